@@ -1,0 +1,159 @@
+"""From overrides to a typed, validated configuration. Hydra's own complaints become one clear line."""
+
+from collections.abc import Sequence
+import dataclasses
+import difflib
+from pathlib import Path
+import re
+from typing import Any, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from conf.errors import RequestError
+from conf.schema import Config
+from conf.validate import validate
+
+CONF_DIR = Path(__file__).resolve().parent
+PROJECT_ROOT = CONF_DIR.parent
+
+
+def register_schema() -> None:
+    """Make the dataclasses known to Hydra under the name that config.yaml starts from."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def compose_node(overrides: Sequence[str]) -> DictConfig:
+    """Compose the root configuration with Hydra overrides.
+
+    Raises:
+        RequestError: an override names an unknown key or option, or carries a value of the wrong type.
+    """
+    register_schema()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+            node = compose(config_name="config", overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise RequestError(_explain(error, overrides)) from error
+    reject_unknown_keys(node)
+    return node
+
+
+def load_config(overrides: Sequence[str]) -> Config:
+    """Compose, type and validate: what `train.py` and `sweep` start from.
+
+    Raises:
+        RequestError: as `compose_node`, and for values out of range or required keys left unset.
+    """
+    return to_config(compose_node(overrides))
+
+
+def to_config(node: DictConfig) -> Config:
+    """Turn a composed node into dataclasses and validate it.
+
+    Raises:
+        RequestError: a required key is unset, a type is wrong or a value is out of range.
+    """
+    missing = sorted(OmegaConf.missing_keys(node))
+    if missing:
+        key = missing[0]
+        raise RequestError(f"{key} is not set: add {key}=VALUE")
+    try:
+        config = cast(Config, OmegaConf.to_object(node))
+    except OmegaConfBaseException as error:
+        raise RequestError(_first_line(error)) from error
+    validate(config)
+    return config
+
+
+def options(group: str) -> list[str]:
+    """The option names of a config group, in natural order (n4 before n16)."""
+    names = [path.stem for path in (CONF_DIR / group).glob("*.yaml")]
+    return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+
+
+def groups() -> list[str]:
+    """The names of the config groups."""
+    return sorted(path.name for path in CONF_DIR.iterdir() if path.is_dir() and list(path.glob("*.yaml")))
+
+
+def reject_unknown_keys(node: DictConfig) -> None:
+    """Refuse keys that the schema does not have: `+data.typo=5` slips past Hydra's own check.
+
+    Raises:
+        RequestError: naming the key and the nearest valid ones.
+    """
+    known = set(known_keys())
+    for key in _keys_of(node, Config):
+        if key not in known:
+            raise RequestError(f"unknown key '{key}'{_did_you_mean(key, sorted(known))}")
+
+
+def known_keys(schema: type[Any] = Config, prefix: str = "") -> list[str]:
+    """Every dotted key of the schema; a free mapping (stopping.parameters) counts as one key."""
+    keys: list[str] = []
+    for item in dataclasses.fields(schema):
+        name = f"{prefix}{item.name}"
+        keys.append(name)
+        if dataclasses.is_dataclass(item.type):
+            keys.extend(known_keys(cast(type[Any], item.type), f"{name}."))
+    return keys
+
+
+def _keys_of(node: DictConfig, schema: type[Any], prefix: str = "") -> list[str]:
+    """Dotted keys present in a composed node, descending only where the schema has a dataclass."""
+    types = {item.name: item.type for item in dataclasses.fields(schema)}
+    keys: list[str] = []
+    for raw in node:
+        name = str(raw)
+        keys.append(f"{prefix}{name}")
+        child_type = types.get(name)
+        if child_type is not None and dataclasses.is_dataclass(child_type) and not OmegaConf.is_missing(node, name):
+            child = node[name]
+            if isinstance(child, DictConfig):
+                keys.extend(_keys_of(child, cast(type[Any], child_type), f"{prefix}{name}."))
+    return keys
+
+
+def _did_you_mean(word: str, valid: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, valid, n=3, cutoff=0.5)
+    if not near and "." in word:
+        parent = word.rsplit(".", 1)[0]
+        near = [key for key in valid if key.startswith(f"{parent}.")][:6]
+    return f": did you mean {' or '.join(near)}?" if near else f": valid keys are {', '.join(valid)}"
+
+
+def _first_line(error: Exception) -> str:
+    """An OmegaConf error as one line: its message, then the full key it is about."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
+    text = lines[0] if lines else type(error).__name__
+    return f"{key}: {text}" if key and key not in text else text
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> str:
+    """Say in one line which override is wrong and what would be right."""
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(cast(Exception, chain[-1].__cause__))
+    text = "\n".join(str(item) for item in chain)
+    option = re.search(r"Could not find '([^'/]+)/([^']+)'", text)
+    if option:
+        group, name = option.groups()
+        return f"{group}={name}: there is no such option; valid are {', '.join(options(group))}"
+    full = re.search(r"full_key: (\S+)", text)
+    group_match = re.search(r"Could not override '([^']+)'", text)
+    if re.search(r"Key '[^']+' (is )?not in ", text) or "No match in the defaults list" in text:
+        key = full.group(1) if full else (group_match.group(1) if group_match else "")
+        return f"unknown key '{key}'{_did_you_mean(key, sorted(set(known_keys())))}"
+    line = _first_line(chain[-1])
+    culprit = next((item for item in overrides if full and item.lstrip("+~").startswith(full.group(1) + "=")), None)
+    if culprit is None:
+        culprit = next((item for item in overrides if item in text or item == getattr(error, "override", "")), None)
+    hint = " (quote a value that holds commas, brackets or equals signs: \"key='a=b'\")" if full is None else ""
+    return f"{culprit}: {line}{hint}" if culprit and culprit not in line else f"{line}{hint}"
