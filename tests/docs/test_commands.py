@@ -39,7 +39,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name in ("analysis", "assets", "conf", "curves", "finetune", "sweep"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "train.py", folder)
-    images = sorted((ROOT / "assets" / "openmoji").glob("*.png"))[:14]
+    images = sorted((ROOT / "assets" / "line-drawings").glob("*.png"))[:14]
     (folder / "photos").mkdir()
     for image in images:
         shutil.copy(image, folder / "photos")

@@ -1,0 +1,284 @@
+"""The report's figures drawn with matplotlib: vector text for the page, pixels beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+import io
+from pathlib import Path
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analysis import words
+from analysis.figures import CellFigure, Line, SizesGroup, line_colours, spread_labels
+from curves.run_folder import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, told apart with any colour vision.
+INK, GREY, BLUE, GREEN, ORANGE, PURPLE = "#222222", "#767676", "#0072B2", "#009E73", "#D55E00", "#AA4499"
+GROUP_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, INK)
+MARKERS = "osD^v"
+MOST_LABELS = 7
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "svg.hashsalt": "stepbudget",
+    "svg.fonttype": "path",
+}
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """One set of axes in a figure of that many inches, drawn without a display."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure, figure.add_subplot()
+
+
+def draw_cell(data: CellFigure, folder: Path, name: str) -> str:
+    """Observed curves, posterior band, window and recommendation of one cell.
+
+    Returns:
+        The figure as svg; it is also written to folder/name.svg and .png.
+    """
+    with _figure(9.0, 4.3) as (figure, axes):
+        _step_axis(axes, data.lines)
+        axes.set_ylim(data.lowest, data.highest)
+        axes.axhline(0, color=GREY, linewidth=1)
+        axes.annotate("base model", (0, 0), (4, 3), textcoords="offset points", color=GREY, fontsize=9.5)
+        _draw_window(axes, data)
+        if data.band is not None:
+            axes.fill_between(
+                data.band.steps, data.band.low, data.band.high, color=BLUE, alpha=0.22, linewidth=0
+            )
+            axes.plot(data.band.steps, data.band.median, color=BLUE, linewidth=1.6)
+        _draw_lines(axes, data)
+        axes.set_xlabel("step (optimizer updates)")
+        axes.set_ylabel("held-out loss − base")
+        return _save(figure, folder, name)
+
+
+def draw_sizes(groups: list[SizesGroup], folder: Path, name: str) -> str:
+    """Recommended steps against the number of images, with the window, and the observed best steps.
+
+    Returns:
+        As draw_cell.
+    """
+    with _figure(9.0, 4.3) as (figure, axes):
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        ends: list[float] = []
+        for index, group in enumerate(groups):
+            shift = 1.03 ** (index - (len(groups) - 1) / 2)
+            ends.append(_draw_group(axes, group, GROUP_COLOURS[index % 5], MARKERS[index % 5], shift))
+        _label_groups(axes, groups, ends)
+        counts = sorted({cell.images for group in groups for cell in group.cells})
+        _plain_ticks(axes.xaxis, counts)
+        low, high = axes.get_ylim()
+        _plain_ticks(axes.yaxis, [tick for tick in _one_two_five(low, high) if low <= tick <= high])
+        axes.grid(axis="y", color="#e5e5e5", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.set_xlabel("training images")
+        axes.set_ylabel("steps")
+        return _save(figure, folder, name)
+
+
+def _draw_window(axes: Axes, data: CellFigure) -> None:
+    """Window as a shaded stretch, recommended steps as a line, the minimum's interval at the foot."""
+    cell = data.answer
+    if cell.recommended_steps is None or cell.window is None or cell.minimum is None:
+        if cell.lower_bound:
+            axes.axvline(cell.lower_bound, color=ORANGE, linewidth=1.6, linestyle=(0, (4, 3)))
+            _over(axes, cell.lower_bound, f"the minimum is later than {cell.lower_bound}", ORANGE)
+        return
+    axes.axvspan(cell.window["low"], cell.window["high"], color=GREEN, alpha=0.13, linewidth=0)
+    axes.axvline(cell.recommended_steps, color=GREEN, linewidth=2)
+    text = f"train {cell.recommended_steps} steps   (window {words.window(cell)})"
+    _over(axes, cell.recommended_steps, text, "#00704f")
+    foot = data.lowest + 0.045 * (data.highest - data.lowest)
+    axes.plot([cell.minimum["low"], cell.minimum["high"]], [foot, foot], color=INK, linewidth=2.5)
+    axes.plot([cell.minimum["median"]], [foot], "o", color=INK, markersize=6)
+    right = _share_of_width(axes, cell.minimum["high"]) < 0.79
+    axes.annotate(
+        f"minimum {words.minimum(cell)}", (cell.minimum["high" if right else "low"], foot),
+        (7 if right else -7, -4), textcoords="offset points", ha="left" if right else "right",
+        fontsize=9.5, color=INK, bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1},
+    )  # fmt: skip
+
+
+def _over(axes: Axes, step: float, text: str, colour: str) -> None:
+    """Text above the axes at a step, kept inside the picture."""
+    place = _share_of_width(axes, step)
+    side = "left" if place < 0.25 else "right" if place > 0.75 else "center"
+    axes.annotate(
+        text, (step, 1), (0, 5), xycoords=("data", "axes fraction"), textcoords="offset points",
+        ha=side, va="bottom", color=colour, fontweight="bold",
+    )  # fmt: skip
+
+
+def _share_of_width(axes: Axes, step: float) -> float:
+    """Where a step stands between the left (0) and the right (1) end of the axes."""
+    return float(axes.transAxes.inverted().transform(axes.transData.transform((step, 0)))[0])
+
+
+def _draw_lines(axes: Axes, data: CellFigure) -> None:
+    """Points and lines of the runs, coloured by learning rate, each named at its end."""
+    import matplotlib
+
+    scale = matplotlib.colormaps["viridis"]
+    named = _named(data.lines)
+    ends: list[tuple[Line, float, Any]] = []
+    for line, place in zip(data.lines, line_colours(data.lines), strict=True):
+        colour = scale(0.05 + 0.75 * place)
+        joined = 0.0 if line.best and data.band is not None else 0.9
+        axes.plot(
+            line.steps, line.delta, color=colour, linewidth=joined, marker="o", markersize=3.4, zorder=3
+        )
+        if line.name in named:
+            ends.append((line, float(np.clip(line.delta[-1], data.lowest, data.highest)), colour))
+    heights = spread_labels([height for _, height, _ in ends], 0.062 * (data.highest - data.lowest))
+    for (line, end, colour), height in zip(ends, heights, strict=True):
+        text = f"lr {words.rate(line.lr)}" + (" best" if line.best else "")
+        axes.annotate(
+            text, (1.012, height), xycoords=("axes fraction", "data"), color=colour, va="center", fontsize=10,
+            fontweight="bold" if line.best else "normal", annotation_clip=False,
+        )  # fmt: skip
+        last = _leaves_at(line, data.highest)
+        axes.annotate(
+            "", (last, end), (1.01, height), xycoords="data", textcoords=("axes fraction", "data"),
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6},
+            annotation_clip=False,
+        )  # fmt: skip
+
+
+def _leaves_at(line: Line, highest: float) -> float:
+    """Step at which a line ends or leaves the picture for good, through the top."""
+    inside = np.flatnonzero(line.delta <= highest)
+    last = int(inside[-1]) if len(inside) else 0
+    if last == len(line.steps) - 1:
+        return float(line.steps[-1])
+    share = (highest - line.delta[last]) / (line.delta[last + 1] - line.delta[last])
+    return float(line.steps[last] + np.clip(share, 0, 1) * (line.steps[last + 1] - line.steps[last]))
+
+
+def _named(lines: tuple[Line, ...]) -> set[str]:
+    """Lines that are labelled: all, or the best and the extreme learning rates; of replicates one."""
+    first: dict[tuple[float, bool], Line] = {}
+    for line in lines:
+        first.setdefault((line.lr, line.best), line)
+    unique = sorted(first.values(), key=lambda line: line.lr)
+    if len(unique) > MOST_LABELS:
+        unique = [unique[0], *[line for line in unique[1:-1] if line.best], unique[-1]]
+    return {line.name for line in unique}
+
+
+def _step_axis(axes: Axes, lines: tuple[Line, ...]) -> None:
+    """Logarithmic steps with a place for step 0."""
+    first = min((line.steps[line.steps > 0][0] for line in lines if len(line.steps) > 1), default=1.0)
+    last = max((line.steps[-1] for line in lines), default=10.0)
+    axes.set_xscale("symlog", linthresh=first, linscale=0.4)
+    axes.set_xlim(-0.25 * first, last * 1.04)
+    _plain_ticks(axes.xaxis, [0, *[tick for tick in _one_two_five(first, last) if tick >= first]])
+
+
+def _plain_ticks(axis: Any, ticks: list[int] | list[float]) -> None:
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in ticks]))
+    axis.set_minor_locator(NullLocator())
+
+
+def _one_two_five(low: float, high: float) -> list[float]:
+    """1, 2, 5, 10, 20, ... from low to high."""
+    decades = range(int(np.floor(np.log10(max(low, 1e-9)))), int(np.ceil(np.log10(max(high, 1e-9)))) + 1)
+    return [m * 10.0**d for d in decades for m in (1, 2, 5) if low <= m * 10.0**d <= high]
+
+
+def _draw_group(axes: Axes, group: SizesGroup, colour: str, marker: str, shift: float) -> float:
+    """Recommended steps with window bars, observed best steps, lower bounds. Returns the last height."""
+    known = [cell for cell in group.cells if cell.recommended_steps is not None]
+    x = [cell.images * shift for cell in known]
+    axes.plot(
+        x,
+        [float(cell.recommended_steps or 0) for cell in known],
+        color=colour,
+        marker=marker,
+        linewidth=1.6,
+        markersize=7,
+    )
+    for place, cell in zip(x, known, strict=True):
+        if cell.window is not None:
+            axes.plot(
+                [place, place],
+                [max(cell.window["low"], 1), cell.window["high"]],
+                color=colour,
+                linewidth=5,
+                alpha=0.25,
+            )
+        if cell.minimum is not None:
+            axes.plot(
+                [place], [cell.minimum["median"]], marker="_", color=colour, markersize=13, markeredgewidth=2
+            )
+        if cell.best_step_observed:
+            axes.plot(
+                [place],
+                [cell.best_step_observed],
+                marker="o",
+                color=colour,
+                markerfacecolor="white",
+                markersize=5,
+            )
+    for cell in group.cells:
+        if cell.recommended_steps is None and cell.lower_bound:
+            axes.plot(
+                [cell.images * shift], [cell.lower_bound], marker=r"$\uparrow$", color=colour, markersize=12
+            )
+    last = group.cells[-1]
+    return float(last.recommended_steps or last.lower_bound or 1)
+
+
+def _label_groups(axes: Axes, groups: list[SizesGroup], ends: list[float]) -> None:
+    low, high = np.log(axes.get_ylim())
+    heights = np.exp(spread_labels([float(np.log(end)) for end in ends], 0.08 * float(high - low)))
+    for index, (group, height) in enumerate(zip(groups, heights, strict=True)):
+        axes.annotate(
+            group.label, (1.012, float(height)), xycoords=("axes fraction", "data"), va="center",
+            color=GROUP_COLOURS[index % 5], fontweight="bold", annotation_clip=False,
+        )  # fmt: skip
+
+
+def _save(figure: Figure, folder: Path, name: str) -> str:
+    """Write svg and png and return the svg."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(folder / f"{name}.png", dpi=144, metadata={"Software": None})
+    write_atomically(folder / f"{name}.svg", text.getvalue())
+    return inline_svg(text.getvalue(), name)
+
+
+def inline_svg(svg: str, name: str) -> str:
+    """An svg as part of a page: no prologue, scaled by the page, ids unlike those of other figures."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"', r"<svg \1\2", body, count=1)
+    body = re.sub(r'\bid="([^"]+)"', rf'id="{name}.\1"', body)
+    body = re.sub(r'xlink:href="#([^"]+)"', rf'xlink:href="#{name}.\1"', body)
+    body = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}.\1)", body)
+    return re.sub(r"<metadata>.*?</metadata>\s*", "", body, count=1, flags=re.DOTALL)

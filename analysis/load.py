@@ -1,0 +1,245 @@
+"""From folders to cells: which runs there are, which can be read, and what of their curves may be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+import difflib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conf.errors import RequestError, WorkError
+from curves.point import Point
+from curves.posterior import Curve
+from curves.recommendation import IDENTITY
+from curves.run_folder import RunFacts, RunFolder, find_runs
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+TRACES = (
+    "run.json",
+    "config.yaml",
+    "curve.jsonl",
+    "status.json",
+    "verdict.json",
+)  # files that make a folder a run's
+LEVELS = ("dataset_size", "base_model")  # of a cell beside its identity
+
+
+@dataclass(frozen=True)
+class Run:
+    """One readable run folder."""
+
+    folder: RunFolder
+    facts: RunFacts
+    points: tuple[Point, ...]  # evaluations, in order, up to where the run diverged
+    last_step: int
+    outcome: str | None  # None while it runs
+
+    @property
+    def name(self) -> str:
+        return self.folder.path.name
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate."""
+        return float(self.facts.hyperparameters["lr"])
+
+    @property
+    def panels(self) -> frozenset[str]:
+        """Names of the panels that its points were measured on."""
+        named = {point.panel or self.facts.panel for point in self.points}
+        return frozenset(name for name in named if name is not None)
+
+    @property
+    def best(self) -> Point | None:
+        """The evaluation with the lowest held-out loss, of equals the first."""
+        return min(self.points, key=_held_out_loss, default=None)
+
+    def curve(self) -> Curve:
+        """The evaluations as arrays; image_loss only where every point has it for the same images."""
+        rows = [point.image_loss for point in self.points]
+        whole = bool(rows) and all(rows) and len({len(row) for row in rows if row}) == 1
+        return Curve(
+            np.array([point.step for point in self.points], dtype=np.int64),
+            np.array([_lr_sum(point, self.lr) for point in self.points], dtype=float),
+            np.array([point.val_loss for point in self.points], dtype=float),
+            np.array(rows, dtype=float) if whole else None,
+        )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one combination of levels."""
+
+    identity: dict[str, Any]  # curves.recommendation.IDENTITY
+    runs: tuple[Run, ...]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All levels of the cell, as its first run has them."""
+        return self.runs[0].facts.cell
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was found below one path."""
+
+    root: Path
+    name: str
+    cells: tuple[Cell, ...]
+    damaged: tuple[tuple[str, str], ...]  # name of a run folder that was left out, and why
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for cell in self.cells for run in cell.runs]
+
+
+def load_study(request: str | Path) -> Study:
+    """Read a study, a folder of run folders or one run folder; `demo` also finds `runs/demo`.
+
+    Raises:
+        RequestError: no such folder, or no run in it.
+        WorkError: there are runs and none can be read.
+    """
+    root = find_root(request)
+    folders = find_runs(root)
+    damaged = _without_facts(root, {folder.path for folder in folders})
+    runs: list[Run] = []
+    for folder in folders:
+        try:
+            runs.append(read_run(folder))
+        except (ValueError, OSError) as error:
+            damaged.append((folder.path.name, _shortened(str(error), folder.path)))
+    if not runs and not damaged:
+        raise RequestError(f"{request}: there are no runs in this folder{_neighbours(root.name)}")
+    if not runs:
+        listed = "; ".join(f"{name}: {reason}" for name, reason in damaged[:5])
+        raise WorkError(f"{request}: none of {len(damaged)} run folders can be read: {listed}")
+    return Study(root, _study_name(root, runs), tuple(group_cells(runs)), tuple(sorted(damaged)))
+
+
+def find_root(request: str | Path) -> Path:
+    """The folder that is meant: as given, or below the project's runs folder.
+
+    Raises:
+        RequestError: there is none; the nearest names are listed.
+    """
+    given = Path(request).expanduser()
+    candidates = [given, Path("runs") / given, PROJECT_ROOT / given, PROJECT_ROOT / "runs" / given]
+    for path in candidates:
+        if path.is_dir():
+            return path
+    if given.is_file():
+        raise RequestError(f"{request}: is a file; give the folder of a study or of a run")
+    raise RequestError(f"{request}: there is no such folder{_neighbours(given.name)}")
+
+
+def read_run(folder: RunFolder) -> Run:
+    """One run folder.
+
+    Raises:
+        ValueError: run.json or curve.jsonl is damaged; the message names file and fault.
+    """
+    facts = folder.read_facts()
+    for name in (*IDENTITY, *LEVELS):
+        if name not in facts.cell:
+            raise ValueError(f"{folder.run}: the cell has no '{name}'")
+    lr = facts.hyperparameters.get("lr")
+    if not isinstance(lr, int | float) or not 0 < lr < math.inf:
+        raise ValueError(f"{folder.run}: lr={lr!r} is no positive number")
+    points = folder.points()
+    _check_numbers(points, folder)
+    last = points[-1].step if points else 0
+    return Run(folder, facts, tuple(_evaluations(points)), last, folder.outcome())
+
+
+def group_cells(runs: Iterable[Run]) -> list[Cell]:
+    """Runs by cell identity; cells by method, base, resolution and number of images."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        key = json.dumps([run.facts.cell[name] for name in IDENTITY], sort_keys=True, default=str)
+        groups.setdefault(key, []).append(run)
+    cells = [
+        Cell({name: group[0].facts.cell[name] for name in IDENTITY}, tuple(group))
+        for group in groups.values()
+    ]
+    return sorted(cells, key=_cell_order)
+
+
+def _cell_order(cell: Cell) -> tuple[str, str, int, str, str, int]:
+    facts = cell.facts
+    order = (str(facts["method"]), str(facts["base_model"]), int(facts["resolution"]))
+    return (*order, str(facts["dataset"]), str(facts["captions"]), int(facts["images"]))
+
+
+def _evaluations(points: list[Point]) -> list[Point]:
+    """Points with a held-out loss, up to the first one that diverged."""
+    kept: list[Point] = []
+    for point in points:
+        if point.extra.get("diverged"):
+            break
+        if point.val_loss is not None and math.isfinite(point.val_loss):
+            kept.append(point)
+    return kept
+
+
+def _check_numbers(points: list[Point], folder: RunFolder) -> None:
+    for point in points:
+        for name in ("val_loss", "lr_sum", "delta"):
+            value = getattr(point, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ValueError(f"{folder.curve}: step {point.step}: {name}={value!r} is no number")
+
+
+def _held_out_loss(point: Point) -> float:
+    return math.inf if point.val_loss is None else point.val_loss
+
+
+def _lr_sum(point: Point, lr: float) -> float:
+    """Recorded intrinsic time; where an older log lacks it, that of a constant learning rate."""
+    return lr * point.step if point.lr_sum is None else point.lr_sum
+
+
+def _without_facts(root: Path, known: set[Path]) -> list[tuple[str, str]]:
+    """Folders that look like a run's and have no run.json."""
+    parent = root / "trials" if (root / "trials").is_dir() else root
+    missing = []
+    for path in sorted(item for item in parent.iterdir() if item.is_dir()):
+        if path not in known and any((path / name).exists() for name in TRACES):
+            status = RunFolder(path).read_status()
+            outcome = RunFolder(path).outcome()
+            said = (
+                f" ({outcome}{f': {status.reason}' if status and status.reason else ''})" if outcome else ""
+            )
+            missing.append((path.name, f"no run.json{said}"))
+    return missing
+
+
+def _study_name(root: Path, runs: list[Run]) -> str:
+    """The study that all runs say they belong to, else the folder's name."""
+    named = {run.facts.study for run in runs}
+    only = named.pop() if len(named) == 1 else None
+    return Path(only).name if only else root.resolve().name
+
+
+def _neighbours(name: str) -> str:
+    """What could have been meant, for an error message."""
+    valid: list[str] = []
+    for parent in (Path("runs"), PROJECT_ROOT / "runs"):
+        if parent.is_dir():
+            valid.extend(item.name for item in sorted(parent.iterdir()) if item.is_dir() and find_runs(item))
+    valid = list(dict.fromkeys(valid))
+    if not valid:
+        return "; runs/ holds no runs yet: make some with `python -m sweep run experiment=demo`"
+    near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
+    ordered = near + [item for item in valid if item not in near]
+    return f"; with runs: {', '.join(f'runs/{item}' for item in ordered[:8])}"
+
+
+def _shortened(message: str, folder: Path) -> str:
+    """The message with paths relative to the run folder."""
+    return message.replace(f"{folder}/", "")

@@ -1,0 +1,337 @@
+"""report.html, one self-contained file, and report.md: what was asked and answered, and on what evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+import datetime
+from pathlib import Path
+import shlex
+from typing import Any
+
+from analysis import words
+from analysis.draw import draw_cell, draw_sizes
+from analysis.figures import cell_figure, sizes_groups
+from analysis.recommend import Analysis, CellResult, FittedRun
+from analysis.samples import Strip, sample_strip
+from conf.errors import WorkError
+from curves.recommendation import CellAnswer
+from curves.run_folder import write_atomically
+
+TEMPLATES = Path(__file__).parent / "templates"
+CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
+ALWAYS_NAMED = (
+    "dataset_size",
+    "method",
+    "base_model",
+)  # groups that a command names even where they are the default
+GROUPS = (*ALWAYS_NAMED, "dataset", "resolution", "captions")
+# Overrides that budget=recommended decides itself, and those that only say where a run lies.
+DECIDED = ("method.rank", "method.alpha", "method.dropout", "method.targets", "captions.dropout")
+PLACES = ("run_dir=", "runs_dir=", "study=")
+MOST_SENTENCES = 6  # cells whose answer is told one by one
+FIELDS = (  # of the table: key in recommendation.json, title, text of the value
+    ("recommended_steps", "train", lambda cell: words.steps_or_status(cell)),
+    ("minimum", "minimum (90\u00a0%)", words.minimum),
+    ("window", "window", words.window),
+    ("images_seen", "images seen", lambda cell: words.count(cell.images_seen)),
+    ("epochs", "epochs", words.epochs),
+    ("gain", "gain", words.gain),
+)
+
+
+@dataclass(frozen=True)
+class CellSection:
+    """What the page shows of one cell."""
+
+    cell: CellAnswer
+    name: str
+    slug: str
+    reason: str
+    svg: str
+    band: bool  # whether a posterior is drawn
+    strip: Strip | None
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One line of the table of all runs."""
+
+    cell: str
+    name: str
+    trial: str
+    lr: str
+    seed: str
+    steps: str
+    best_step: str
+    best_loss: str
+    outcome: str
+    note: str
+    best: bool
+
+
+def write_report(analysis: Analysis) -> Path:
+    """Write report.html, report.md and figures/ beside recommendation.json; returns the page's path.
+
+    Raises:
+        WorkError: the folder cannot be written.
+    """
+    folder = analysis.study.root / "analysis"
+    try:
+        context = report_context(analysis, folder / "figures")
+        for name in ("report.html", "report.md"):
+            write_atomically(folder / name, _render(f"{name}.j2", context))
+    except OSError as error:
+        raise WorkError(f"{folder}: the report cannot be written: {error}") from error
+    return folder / "report.html"
+
+
+def report_context(analysis: Analysis, figures: Path) -> dict[str, Any]:
+    """Everything the templates show."""
+    cells = analysis.recommendation.cells
+    groups = sizes_groups(cells)
+    record = _study_record(analysis)
+    return {
+        "study": analysis.study.name,
+        "subtitle": subtitle(analysis, record),
+        "asked": asked(analysis),
+        "answered": answered(cells),
+        "cells": cells,
+        "varying": words.varying_levels(cells),
+        "varying_hyperparameters": words.varying_hyperparameters(cells),
+        "fields": FIELDS,
+        "sections": [_section(cell, cells, figures) for cell in analysis.cells],
+        "sizes_svg": draw_sizes(groups, figures, "steps-against-images") if groups else None,
+        "laws": law_sentences(analysis.recommendation.law),
+        "runs": [row for cell in analysis.cells for row in _run_rows(cell, cells)],
+        "damaged": analysis.study.damaged,
+        "commands": commands(analysis, record),
+        "facts": environment(record),
+        "words": words,
+    }
+
+
+def asked(analysis: Analysis) -> str:
+    """The question, as the cells pose it."""
+    cells = analysis.recommendation.cells
+    sizes = _listed([str(size) for size in sorted({cell.images for cell in cells})])
+    methods = _listed(sorted({cell.method for cell in cells}), "or")
+    bases = _listed(sorted({cell.base_model for cell in cells}), "or")
+    pixels = _listed([str(size) for size in sorted({cell.resolution for cell in cells})], "or")
+    noun = "image" if sizes == "1" else "images"
+    return (
+        f"Asked: how many steps to train {bases} at {pixels} px on {sizes} {noun} with {methods}, "
+        f"at which learning rate, and when to stop."
+    )
+
+
+def answered(cells: Sequence[CellAnswer]) -> str:
+    """The answer in a sentence: cell by cell where they are few, else the range, and what has no answer."""
+    known = [cell for cell in cells if cell.recommended_steps is not None]
+    without = [cell for cell in cells if cell.recommended_steps is None]
+    if not known:
+        return f"Answered: nothing yet; {_without(without, cells)}."
+    if len(known) <= MOST_SENTENCES:
+        told = "; ".join(f"for {words.cell_name(cell, cells)}: {_train(cell)}" for cell in known)
+    else:
+        few, *_, many = sorted(known, key=lambda cell: cell.recommended_steps or 0)
+        told = (
+            f"{len(known)} of {len(cells)} cells, from {_train(few)} ({words.cell_name(few, cells)}) "
+            f"to {_train(many)} ({words.cell_name(many, cells)})"
+        )
+    return f"Answered: {told}." + (f" No answer: {_without(without, cells)}." if without else "")
+
+
+def _train(cell: CellAnswer) -> str:
+    steps, lr = words.count(cell.recommended_steps), words.learning_rate(cell)
+    return f"train {steps} steps (window {words.window(cell)}) at lr {lr}"
+
+
+def _without(without: Sequence[CellAnswer], cells: Sequence[CellAnswer]) -> str:
+    if len(without) > MOST_SENTENCES:
+        counts = {status: sum(cell.status == status for cell in without) for status in words.STATUS_WORDS}
+        return ", ".join(
+            f"{count} cells {words.STATUS_WORDS[name]}" for name, count in counts.items() if count
+        )
+    return "; ".join(
+        f"{words.cell_name(cell, cells)} ({words.STATUS_WORDS[cell.status]})" for cell in without
+    )
+
+
+def subtitle(analysis: Analysis, record: dict[str, Any]) -> str:
+    """Date, base and images of the study."""
+    shared = words.shared_levels(analysis.recommendation.cells)
+    dataset = (record.get("config") or {}).get("dataset") or {}
+    parts = [str(record.get("created") or datetime.date.today().isoformat())[:10]]
+    if "base" in shared:
+        parts.append(f"base model {shared['base']}")
+    if dataset.get("name"):
+        parts.append(f"images from {dataset['name']}")
+    held_out = {
+        len(point.image_loss) for run in analysis.study.runs for point in run.points[:1] if point.image_loss
+    }
+    if len(held_out) == 1:
+        parts.append(f"held-out loss on {held_out.pop()} images")
+    return " · ".join([*parts, f"{len(analysis.study.runs)} runs in {len(analysis.cells)} cells"])
+
+
+def law_sentences(law: dict[str, Any] | None) -> list[str]:
+    """The law across dataset sizes in words."""
+    sentences = []
+    for group in (law or {}).get("groups", []):
+        value = group["exponent"]
+        sentences.append(
+            f"{group['method']}, {group['base_model']}, {group['resolution']} px: lr × steps at the minimum "
+            f"grows as N^{value['median']} ({value['low']} to {value['high']}) over "
+            f"N = {_listed(map(str, group['images']))}."
+        )
+    return sentences
+
+
+def commands(analysis: Analysis, record: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    """What reproduces the study, its runs and its answer: (title, command lines)."""
+    study = _path(analysis)
+    groups: list[tuple[str, list[str]]] = []
+    overrides = record.get("overrides")
+    if isinstance(overrides, list):
+        groups.append(("The sweep", [shlex.join(["python", "-m", "sweep", "run", *map(str, overrides)])]))
+    groups.append(("The answer and this page", [f"python -m analysis report {shlex.quote(study)}"]))
+    known = [cell for cell in analysis.cells if cell.answer.recommended_steps is not None]
+    used = [
+        shlex.join(["python", "train.py", *_levels(cell), "budget=recommended", f"budget.study={study}"])
+        for cell in known
+    ]
+    if used:
+        groups.append(("Training as recommended", used))
+    shown = [cell.shown for cell in analysis.cells if cell.shown is not None]
+    single = [shlex.join(["python", "train.py", *_overrides(item)]) for item in shown if _overrides(item)]
+    if single:
+        groups.append(("The best run of each cell", single))
+    return groups
+
+
+def _levels(cell: CellResult) -> list[str]:
+    """Group choices that lead to the cell: those of the best run, without what the recommendation sets."""
+    if cell.shown is None:
+        return []
+    chosen = [item for item in _overrides(cell.shown) if item.split("=", 1)[0].split(".")[0] in GROUPS]
+    named = {item.split("=", 1)[0] for item in chosen}
+    config = _read_yaml(cell.shown.run.folder.config)
+    defaults = {}
+    for entry in _read_yaml(CONF_DIR / "config.yaml").get("defaults", []):
+        defaults.update(entry if isinstance(entry, dict) else {})
+    own = {name: getattr(cell.answer, name) for name in ALWAYS_NAMED}
+    own |= {name: (config.get(name) or {}).get("name") for name in GROUPS if name not in own}
+    wanted = [name for name in own if name in ALWAYS_NAMED or own[name] not in (None, defaults.get(name))]
+    return [f"{name}={own[name]}" for name in wanted if name not in named] + [
+        item for item in chosen if not item.startswith(DECIDED)
+    ]
+
+
+def _overrides(item: FittedRun) -> list[str]:
+    """overrides.yaml without the place of the run folder."""
+    found = _read_yaml(item.run.folder.overrides, list)
+    return [str(text) for text in found if not str(text).startswith(PLACES)]
+
+
+def environment(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """Commit, versions, seeds and machine from study.yaml."""
+    git = record.get("git") or {}
+    commit = str(git.get("commit") or "")[:12]
+    facts = (
+        [("commit", f"{commit}{' with uncommitted changes' if git.get('dirty') else ''}")] if commit else []
+    )
+    if record.get("python"):
+        facts.append(("python", str(record["python"])))
+    for group in ("versions", "hardware", "seeds"):
+        values = record.get(group) or {}
+        shown = [f"{name} {_shown(value)}" for name, value in values.items() if value not in (None, [])]
+        if shown:
+            facts.append((group, ", ".join(shown)))
+    return facts
+
+
+def _section(cell: CellResult, cells: Sequence[CellAnswer], figures: Path) -> CellSection:
+    row = cell.answer
+    name = words.slug(row, cells)
+    figure = cell_figure(cell, cells)
+    svg = draw_cell(figure, figures, name)
+    strip = sample_strip(cell.shown.run, row) if cell.shown is not None else None
+    return CellSection(
+        row, words.cell_name(row, cells), name, words.reason(row), svg, figure.band is not None, strip
+    )
+
+
+def _run_rows(cell: CellResult, cells: Sequence[CellAnswer]) -> list[RunRow]:
+    best = {item.run.name for item in cell.best} if cell.answer.status != "no_gain" else set()
+    return [
+        RunRow(
+            cell=words.cell_name(cell.answer, cells),
+            name=item.run.name,
+            trial=words.NONE if item.run.facts.trial is None else str(item.run.facts.trial),
+            lr=words.rate(item.run.lr),
+            seed=str(item.run.facts.seed),
+            steps=str(item.run.last_step),
+            best_step=words.NONE if item.run.best is None else str(item.run.best.step),
+            best_loss=words.NONE if item.run.best is None else f"{item.run.best.val_loss:.5f}",
+            outcome=item.run.outcome or "running",
+            note=item.note
+            or ("ended before its minimum" if item.censored and item.posterior is not None else ""),
+            best=item.run.name in best,
+        )
+        for item in cell.runs
+    ]
+
+
+def _note(item: FittedRun) -> str:
+    """What is to be known of a run beside its outcome."""
+    if item.posterior is None:
+        return item.note
+    if item.posterior.probability_of_gain < 0.5:
+        return "no gain"
+    return "ended before its minimum" if item.censored else ""
+
+
+def _study_record(analysis: Analysis) -> dict[str, Any]:
+    """study.yaml, or nothing."""
+    return dict(_read_yaml(analysis.study.root / "study.yaml"))
+
+
+def _read_yaml(path: Path, kind: type = dict) -> Any:
+    """What the file holds, empty where it is absent, damaged or of another kind."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return kind()
+    return found if isinstance(found, kind) else kind()
+
+
+def _path(analysis: Analysis) -> str:
+    """The study as a command names it: relative to where one stands, where that is possible."""
+    root = analysis.study.root.resolve()
+    return str(root.relative_to(Path.cwd())) if root.is_relative_to(Path.cwd()) else f"runs/{root.name}"
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _listed(values: Any, last: str = "and") -> str:
+    items = [str(value) for value in values]
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}"
+
+
+def _render(name: str, context: dict[str, Any]) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    page = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=name.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return page.get_template(name).render(context)

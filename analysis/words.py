@@ -1,0 +1,145 @@
+"""Numbers and cells in words: the one place where a value of recommendation.json becomes text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import math
+from typing import Any
+
+from curves.recommendation import CellAnswer
+
+STATUS_WORDS = {"ok": "ok", "not_reached": "not reached", "no_gain": "no gain", "refused": "refused"}
+NONE = "–"
+
+
+def count(value: int | float | None) -> str:
+    """A whole number, or a dash."""
+    return NONE if value is None else f"{round(value)}"
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, no exponent between 0.001 and 10000."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    if value != 0 and not 1e-3 <= abs(value) < 1e4:
+        return rate(value)
+    return f"{value:.3g}"
+
+
+def rate(value: float) -> str:
+    """A learning rate: two significant digits, 0.0021 or 5e-7."""
+    if 1e-3 <= abs(value) < 1e4:
+        return f"{value:.2g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def learning_rate(cell: CellAnswer) -> str:
+    """Of the cell's best hyperparameters; a cell without gain has none that anybody should train with."""
+    value = cell.hyperparameters.get("lr")
+    return NONE if value is None or cell.status == "no_gain" else rate(float(value))
+
+
+def minimum(cell: CellAnswer) -> str:
+    """The median and its interval: 160 (140–190)."""
+    if cell.minimum is None:
+        return NONE
+    low, median, high = (count(cell.minimum[name]) for name in ("low", "median", "high"))
+    return f"{median} ({low}–{high})"
+
+
+def window(cell: CellAnswer) -> str:
+    """60–210."""
+    return NONE if cell.window is None else f"{cell.window['low']}–{cell.window['high']}"
+
+
+def gain(cell: CellAnswer) -> str:
+    """Gain and standard error with the error's two leading digits: 0.0123 ± 0.0010."""
+    if cell.gain is None:
+        return NONE
+    if cell.gain_se is None or not cell.gain_se > 0:
+        return number(cell.gain)
+    digits = max(0, 1 - math.floor(math.log10(cell.gain_se)))
+    return f"{cell.gain:.{digits}f} ± {cell.gain_se:.{digits}f}"
+
+
+def epochs(cell: CellAnswer) -> str:
+    """Passes over the training images at the recommended steps."""
+    return NONE if cell.epochs is None else number(cell.epochs)
+
+
+def steps_or_status(cell: CellAnswer) -> str:
+    """The recommended steps, or why there are none in one word."""
+    return count(cell.recommended_steps) if cell.status == "ok" else STATUS_WORDS[cell.status]
+
+
+def images(cell: CellAnswer) -> str:
+    return "1 image" if cell.images == 1 else f"{cell.images} images"
+
+
+def reason(cell: CellAnswer) -> str:
+    """Status and reason in one sentence, with the lower bound where there is one."""
+    bound = ""
+    if cell.lower_bound is not None:
+        bound = f"; the minimum does not lie below {cell.lower_bound} steps"
+    said = cell.reason or "no reason was recorded"
+    return f"{said}{bound}" if cell.status == "ok" else f"{STATUS_WORDS[cell.status]}: {said}{bound}"
+
+
+def runs(cell: CellAnswer) -> str:
+    """3 runs, 1 censored."""
+    total, censored = cell.evidence.get("runs", 0), cell.evidence.get("censored_runs", 0)
+    text = f"{total} run{'' if total == 1 else 's'}"
+    return f"{text}, {censored} censored" if censored else text
+
+
+def shared_levels(cells: Sequence[CellAnswer]) -> dict[str, str]:
+    """Levels that are the same in all cells, so that a table need not repeat them."""
+    return {name: values[0] for name, values in _levels(cells).items() if len(set(values)) == 1}
+
+
+def varying_levels(cells: Sequence[CellAnswer]) -> list[str]:
+    """Levels that differ between cells, beside method and images, which a table always shows."""
+    shared = shared_levels(cells)
+    return [name for name in _levels(cells) if name not in shared]
+
+
+def level(cell: CellAnswer, name: str) -> str:
+    """One level of a cell as text."""
+    return _levels([cell])[name][0]
+
+
+def varying_hyperparameters(cells: Sequence[CellAnswer]) -> list[str]:
+    """Hyperparameters beside lr that differ between the cells that have any."""
+    known = [cell.hyperparameters for cell in cells if cell.hyperparameters]
+    names = sorted({name for values in known for name in values} - {"lr"})
+    return [name for name in names if len({str(values.get(name)) for values in known if name in values}) > 1]
+
+
+def cell_name(cell: CellAnswer, cells: Sequence[CellAnswer]) -> str:
+    """The cell among others: method, images, and whatever else differs."""
+    parts = [cell.method, images(cell), *(level(cell, name) for name in varying_levels(cells))]
+    return ", ".join(parts)
+
+
+def slug(cell: CellAnswer, cells: Sequence[CellAnswer]) -> str:
+    """A file name for the cell, unlike those of all others."""
+    plain = _plain(cell)
+    same = [item for item in cells if _plain(item) == plain]
+    return plain if len(same) == 1 else f"{plain}-{same.index(cell) + 1}"
+
+
+def _plain(cell: CellAnswer) -> str:
+    text = f"{cell.method}-n{cell.images}-px{cell.resolution}-{cell.base_model}-{cell.captions}"
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)
+
+
+def _levels(cells: Sequence[CellAnswer]) -> dict[str, list[str]]:
+    columns: Mapping[str, list[Any]] = {
+        "base": [cell.base_model for cell in cells],
+        "base weights": [cell.base_id[:8] for cell in cells],
+        "resolution": [f"{cell.resolution} px" for cell in cells],
+        "captions": [cell.captions for cell in cells],
+        "images and captions": [cell.dataset[:8] for cell in cells],
+    }
+    return {name: [str(value) for value in values] for name, values in columns.items()}

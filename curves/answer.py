@@ -1,0 +1,236 @@
+"""From a posterior to a step budget: minimum, recommended steps, window, or why there is none (method.md section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curves.posterior import CurvePosterior, Misfit, TimePrior
+
+Array = NDArray[np.float64]
+Status = Literal["ok", "not_reached", "no_gain", "refused"]
+
+TOLERATED_REGRET = 0.05  # eps, in gain
+TOLERATED_RISK = 0.2  # delta
+LEAST_GAIN_PROBABILITY = 0.95
+LEAST_PASSED_PROBABILITY = 0.8
+WIDEST_INTERVAL = 8.0  # high/low
+SENSITIVITY_LENGTHS = (1.0, 10.0)
+DRAWS = 2000
+GRID = 600
+
+
+class RegretDraws(Protocol):
+    """What an answer needs: one curve's posterior or a pooled one."""
+
+    probability_of_gain: float
+    misfit: Misfit
+    time_prior_assumed: bool
+
+    @property
+    def last_lr_sum(self) -> float:
+        """Intrinsic time of the last point of the longest run."""
+
+    def probability_passed(self, lr_sum: float | None = None) -> float:
+        """P(the minimum lies before the end of what was observed)."""
+
+    def regret_draws(self, lr_sum: Array, count: int = ..., seed: int = ...) -> Array:
+        """Regret in gain at lr_sum, (count, grid)."""
+
+    def minimum_draws(self, horizon_lr_sum: float | None = ..., count: int = ..., seed: int = ...) -> Array:
+        """lr_sum at the minimum, (count,)."""
+
+    def gain_summary(self, count: int = ..., seed: int = ...) -> tuple[float, float]:
+        """Gain and its standard error, loss units."""
+
+    def with_time_prior(self, prior: TimePrior) -> RegretDraws:
+        """The same under another time prior."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate of the run that is asked about: lr_sum (horizon_steps + 1,) after each whole step, 0 first."""
+
+    lr_sum: Array
+
+    def __post_init__(self) -> None:
+        if len(self.lr_sum) < 2 or self.lr_sum[0] != 0 or np.any(np.diff(self.lr_sum) < 0):
+            raise ValueError("a schedule's lr_sum must start at 0, never fall and cover at least one step")
+
+    @property
+    def horizon_steps(self) -> int:
+        """Steps the schedule covers."""
+        return len(self.lr_sum) - 1
+
+    def steps_at(self, lr_sum: Array) -> Array:
+        """Whole steps at which lr_sum is reached; the horizon where it never is."""
+        found = np.searchsorted(self.lr_sum, np.asarray(lr_sum) * (1 - 1e-12))
+        return np.minimum(found, self.horizon_steps).astype(float)
+
+    @classmethod
+    def constant(cls, lr: float, horizon_steps: int) -> Schedule:
+        """lr at every step."""
+        return cls(lr * np.arange(horizon_steps + 1, dtype=float))
+
+    @classmethod
+    def from_rates(cls, rates: Callable[[Array], Array], horizon_steps: int) -> Schedule:
+        """rates maps step numbers 0..horizon-1 (an array) to the learning rate of that update."""
+        rate = np.asarray(rates(np.arange(horizon_steps, dtype=float)), dtype=float)
+        return cls(np.concatenate([[0.0], np.cumsum(rate)]))
+
+    @classmethod
+    def interpolated(cls, steps: Array, lr_sum: Array, horizon_steps: int) -> Schedule:
+        """From recorded points; past the last one the last learning rate goes on."""
+        steps = np.concatenate([[0.0], np.asarray(steps, dtype=float)[np.asarray(steps) > 0]])
+        lr_sum = np.concatenate([[0.0], np.asarray(lr_sum, dtype=float)[-len(steps) + 1 :]])
+        grid = np.arange(horizon_steps + 1, dtype=float)
+        rate = (lr_sum[-1] - lr_sum[-2]) / (steps[-1] - steps[-2])
+        beyond = np.maximum(grid - steps[-1], 0.0) * rate
+        return cls(np.interp(grid, steps, lr_sum) + beyond)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Steps at the minimum: quantiles of the posterior, `level` between low and high."""
+
+    low: int
+    median: int
+    high: int
+    level: float = 0.9
+
+
+@dataclass(frozen=True)
+class Window:
+    """Steps at which regret is more likely than not within the tolerance."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a cell's curves say. Steps are None unless status is ok; reason says why in a sentence."""
+
+    status: Status
+    reason: str
+    recommended_steps: int | None = None
+    recommended_steps_best_kept: int | None = None
+    minimum: Interval | None = None
+    window: Window | None = None
+    priced_steps: int | None = None
+    lower_bound: int | None = None
+    gain: float | None = None
+    gain_se: float | None = None
+    probability_of_gain: float | None = None
+    probability_passed: float | None = None
+
+
+def answer(
+    posterior: RegretDraws,
+    schedule: Schedule,
+    *,
+    tolerated_regret: float = TOLERATED_REGRET,
+    tolerated_risk: float = TOLERATED_RISK,
+    price: float | None = None,
+    seed: int = 0,
+) -> Answer:
+    """The budget for one run on that schedule; its last step is the horizon.
+
+    price: lambda, the cost of the whole horizon in gain, for `priced_steps`. Thresholds are those of method.md section 3.
+    """
+    gain, gain_se = posterior.gain_summary(seed=seed)
+    passed = posterior.probability_passed()
+    facts = {
+        "gain": gain,
+        "gain_se": gain_se,
+        "probability_of_gain": posterior.probability_of_gain,
+        "probability_passed": passed,
+    }
+    if posterior.probability_of_gain < LEAST_GAIN_PROBABILITY:
+        reason = f"the base model is not improved: P(gain > 0) = {posterior.probability_of_gain:.2f}"
+        return Answer("no_gain", reason, **facts)
+    minimum = _minimum(posterior, schedule, seed)
+    unfinished = _unfinished(posterior, schedule, minimum, passed, seed)
+    if unfinished:
+        # The last point bounds a minimum that was not passed better than a quantile that leans on the prior.
+        last = int(schedule.steps_at(np.array([posterior.last_lr_sum]))[0])
+        return Answer("not_reached", unfinished, lower_bound=min(minimum.low, last), **facts)
+    steps = _step_grid(schedule.horizon_steps)
+    regret = posterior.regret_draws(schedule.lr_sum[steps], DRAWS, seed)
+    within = np.mean(regret <= tolerated_regret, axis=0)
+    refusal = _refusal(posterior.misfit, minimum, within, 1 - tolerated_risk)
+    if refusal:
+        return Answer("refused", refusal, **facts)
+    likely = steps[within >= 0.5]
+    best_so_far = np.mean(np.minimum.accumulate(regret, axis=1) <= tolerated_regret, axis=0)
+    return Answer(
+        "ok",
+        f"the minimum was passed: P = {passed:.2f}",
+        recommended_steps=int(steps[within >= 1 - tolerated_risk][0]),
+        recommended_steps_best_kept=int(steps[best_so_far >= 1 - tolerated_risk][0]),
+        minimum=minimum,
+        window=Window(int(likely[0]), int(likely[-1])),
+        priced_steps=None if price is None else _priced(steps, regret, price),
+        **facts,
+    )
+
+
+def _step_grid(horizon_steps: int) -> NDArray[np.int64]:
+    """0 and whole steps up to the horizon, at most GRID of them, evenly spaced in log."""
+    if horizon_steps <= GRID:
+        return np.arange(horizon_steps + 1)
+    spread = np.geomspace(max(1.0, horizon_steps / 2000), horizon_steps, GRID)
+    return np.unique(np.concatenate([[0], np.round(spread)])).astype(np.int64)
+
+
+def _minimum(posterior: RegretDraws, schedule: Schedule, seed: int) -> Interval:
+    """90 % interval of argmin f over 0..horizon, in steps."""
+    draws = schedule.steps_at(posterior.minimum_draws(float(schedule.lr_sum[-1]), DRAWS, seed))
+    low, median, high = np.quantile(draws, [0.05, 0.5, 0.95])
+    return Interval(int(np.floor(low)), int(np.round(median)), int(np.ceil(high)))
+
+
+def _unfinished(
+    posterior: RegretDraws, schedule: Schedule, minimum: Interval, passed: float, seed: int
+) -> str | None:
+    """Why the minimum cannot be said to be reached, if so."""
+    if passed < LEAST_PASSED_PROBABILITY:
+        return f"no run passed its minimum with confidence: P = {passed:.2f}; train longer than the lower bound"
+    if not posterior.time_prior_assumed:
+        return None
+    near, far = (
+        _minimum(posterior.with_time_prior(TimePrior(n * posterior.last_lr_sum)), schedule, seed)
+        for n in SENSITIVITY_LENGTHS
+    )
+    moved = abs(np.log(max(far.median, 1) / max(near.median, 1)))
+    if moved > np.log(max(minimum.high, 1) / max(minimum.low, 1)) and moved > np.log(1.05):
+        return f"the answer follows the prior: {near.median} or {far.median} steps; train longer"
+    return None
+
+
+def _refusal(misfit: Misfit, minimum: Interval, within: Array, confidence: float) -> str | None:
+    """Why no number may be given, if so."""
+    if misfit.flag:
+        return (
+            f"misfit: the curve is not a U (p = {misfit.p_value:.3f}, off by {misfit.share_of_gain:.2f} of the gain)"
+        )
+    if minimum.high > WIDEST_INTERVAL * max(minimum.low, 1):
+        return f"too wide: the minimum lies between {minimum.low} and {minimum.high} steps"
+    if within.max() < confidence:
+        return f"too wide: no step is within tolerance with probability above {within.max():.2f}"
+    return None
+
+
+def _priced(steps: NDArray[np.int64], regret: Array, price: float) -> int:
+    """argmin of expected regret + price * step/horizon."""
+    return int(steps[np.argmin(regret.mean(axis=0) + price * steps / steps[-1])])
+
+
+def answer_curve(posterior: CurvePosterior, horizon_steps: int, **options: float) -> Answer:
+    """The answer for the recorded run itself, its learning rate going on as last recorded."""
+    schedule = Schedule.interpolated(posterior.curve.steps, posterior.curve.lr_sum, horizon_steps)
+    return answer(posterior, schedule, **options)  # type: ignore[arg-type]

@@ -1,0 +1,146 @@
+"""What every stop rule is: an object fed with points that says whether to stop and which checkpoint to keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from curves.posterior import Curve
+
+State = dict[str, Any]
+
+
+class Point(Protocol):
+    """One record of a run; training points carry no val_loss."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def lr_sum(self) -> float | None: ...
+    @property
+    def val_loss(self) -> float | None: ...
+    @property
+    def image_loss(self) -> Sequence[float] | None: ...
+
+
+@dataclass(frozen=True)
+class Decision:
+    """stop: end the run now; reason: in words; keep_step: the step whose checkpoint is to be kept, best so far."""
+
+    stop: bool
+    reason: str = ""
+    keep_step: int | None = None
+
+
+class StopRule(Protocol):
+    """update after every point; the state goes into checkpoints and comes back on resume."""
+
+    name: ClassVar[str]
+
+    def update(self, point: Point) -> Decision:
+        """Take one point in and decide. Once stopped, a rule stays stopped."""
+
+    def state_dict(self) -> State:
+        """Everything seen so far, JSON-serialisable."""
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from there with identical decisions. Raises ValueError on another rule's state."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The part of an evaluation that rules look at."""
+
+    step: int
+    lr_sum: float
+    val_loss: float
+    image_loss: tuple[float, ...] | None = None
+
+
+@dataclass
+class EvaluationRule:
+    """Keeps the evaluations; a rule only writes `decide`. Points without val_loss are ignored.
+
+    horizon_steps: steps of the budget; horizon_lr_sum: sum of the learning rate over them.
+    """
+
+    name: ClassVar[str] = ""
+
+    horizon_steps: int
+    horizon_lr_sum: float
+    evaluations: list[Evaluation] = field(default_factory=list, init=False)
+    stopped: str | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.horizon_steps < 1 or not self.horizon_lr_sum > 0:
+            raise ValueError(
+                f"a stop rule needs a positive horizon, not {self.horizon_steps} steps and lr_sum {self.horizon_lr_sum}"
+            )
+
+    def update(self, point: Point) -> Decision:
+        """Take one point in and decide."""
+        if point.val_loss is None or point.lr_sum is None or self.stopped is not None:
+            return self._decision()
+        images = None if point.image_loss is None else tuple(float(v) for v in point.image_loss)
+        # A resumed run repeats steps: what it measures now replaces what was seen.
+        self.evaluations = [e for e in self.evaluations if e.step < point.step]
+        self.evaluations.append(
+            Evaluation(int(point.step), float(point.lr_sum), float(point.val_loss), images)
+        )
+        if len(self.finite) >= 1:
+            self.stopped = self.decide()
+        return self._decision()
+
+    def decide(self) -> str | None:
+        """Why to stop after the latest evaluation, or None to go on."""
+        raise NotImplementedError
+
+    def _decision(self) -> Decision:
+        best = self.best
+        return Decision(
+            self.stopped is not None, self.stopped or "", None if best is None else best.step
+        )
+
+    @property
+    def finite(self) -> list[Evaluation]:
+        """Evaluations with a finite loss."""
+        return [e for e in self.evaluations if math.isfinite(e.val_loss)]
+
+    @property
+    def best(self) -> Evaluation | None:
+        """The lowest evaluation; the earliest of equals."""
+        return min(self.finite, key=lambda e: e.val_loss, default=None)
+
+    def curve(self) -> Curve:
+        """The finite evaluations as a curve; image losses only where every one has them."""
+        finite = self.finite
+        images = [e.image_loss for e in finite if e.image_loss is not None]
+        complete = len(images) == len(finite) and len({len(i) for i in images}) == 1
+        return Curve(
+            np.array([e.step for e in finite], dtype=np.int64),
+            np.array([e.lr_sum for e in finite]),
+            np.array([e.val_loss for e in finite]),
+            np.array(images) if complete else None,
+        )
+
+    def state_dict(self) -> State:
+        """Rule name, evaluations as plain lists and whether it has stopped."""
+        rows = [
+            [e.step, e.lr_sum, e.val_loss, None if e.image_loss is None else list(e.image_loss)]
+            for e in self.evaluations
+        ]
+        return {"rule": self.name, "evaluations": rows, "stopped": self.stopped}
+
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of state_dict."""
+        if state.get("rule") != self.name:
+            raise ValueError(f"this is the state of rule {state.get('rule')!r}, not of {self.name!r}")
+        self.evaluations = [
+            Evaluation(int(step), float(lr_sum), float(loss), None if images is None else tuple(images))
+            for step, lr_sum, loss, images in state["evaluations"]
+        ]
+        self.stopped = state["stopped"]

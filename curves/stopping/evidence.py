@@ -1,0 +1,93 @@
+"""For calibration sweeps: go on until the minimum has surely been passed, so that no curve is left censored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from curves.posterior import CurvePosterior, TimePrior, fit
+from curves.stopping.base import EvaluationRule
+
+
+@dataclass
+class PosteriorBased(EvaluationRule):
+    """What the rules that fit the curve share.
+
+    time_prior_median, time_prior_log_sd: prior of the lr_sum at the minimum (None: half of the horizon, wide).
+    """
+
+    time_prior_median: float | None = None
+    time_prior_log_sd: float = 1.5
+    least_evaluations: int = 4
+    futility: float = 0.05
+    futility_evaluations: int = 8
+    futility_share: float = 0.1
+
+    def decide(self) -> str | None:
+        """Fit once there is enough to fit; futility first, then the rule itself where a gain is established."""
+        if len(self.finite) <= self.least_evaluations:
+            return None
+        if not self.gain_is_established() and len(self.finite) < self.futility_evaluations:
+            return None
+        posterior = self.fit()
+        if self.is_futile(posterior):
+            return f"no gain to be expected: P(gain > 0) = {posterior.probability_of_gain:.3f}"
+        return self.judge(posterior) if self.gain_is_established() else None
+
+    def judge(self, posterior: CurvePosterior) -> str | None:
+        """Why to stop, given that the kept checkpoint beats the base model."""
+        raise NotImplementedError
+
+    def fit(self) -> CurvePosterior:
+        """Posterior of the curve so far."""
+        prior = (
+            None
+            if self.time_prior_median is None
+            else TimePrior(self.time_prior_median, self.time_prior_log_sd)
+        )
+        return fit(self.curve(), horizon_lr_sum=self.horizon_lr_sum, time_prior=prior)
+
+    def gain_is_established(self) -> bool:
+        """Paired improvement of the best checkpoint over step 0 above 2 standard errors, clustered by image.
+
+        Without image losses, the scatter of neighbouring evaluations stands in for the error.
+        """
+        start, best = self.finite[0], self.best
+        if best is None or best.step == start.step:
+            return False
+        if start.image_loss and best.image_loss and len(start.image_loss) == len(best.image_loss) > 1:
+            difference = np.array(start.image_loss) - np.array(best.image_loss)
+            error = difference.std(ddof=1) / np.sqrt(len(difference))
+        else:
+            losses = np.array([e.val_loss for e in self.finite])
+            error = np.median(np.abs(np.diff(losses, 2))) / np.sqrt(6) * 1.4826
+            difference = np.array([start.val_loss - best.val_loss])
+        return bool(difference.mean() > 2 * error)
+
+    def is_futile(self, posterior: CurvePosterior) -> bool:
+        """No gain in sight, past the first transient: worse than the start, and not on the way down."""
+        finite = self.finite
+        if len(finite) < self.futility_evaluations or posterior.probability_of_gain >= self.futility:
+            return False
+        if finite[-1].lr_sum < self.futility_share * self.horizon_lr_sum:
+            return False
+        recent = [e.val_loss for e in finite[-4:]]
+        return min(recent) > finite[0].val_loss and max(recent[2:]) >= min(recent[:2])
+
+
+@dataclass
+class Evidence(PosteriorBased):
+    """confidence: stop when P(this step lies past the minimum) reaches it."""
+
+    name: ClassVar[str] = "evidence"
+
+    confidence: float = 0.95
+
+    def judge(self, posterior: CurvePosterior) -> str | None:
+        """P(s_n > s*) against the confidence, with the gain sure as well."""
+        passed = posterior.probability_passed()
+        if passed >= self.confidence and posterior.probability_of_gain >= self.confidence:
+            return f"the minimum is passed: P = {passed:.2f}"
+        return None

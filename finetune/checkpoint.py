@@ -1,0 +1,81 @@
+"""Training states on disk: everything that a run needs to go on bit for bit, put in place at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+import json
+import os
+from pathlib import Path
+import shutil
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+import torch
+from torch import Tensor
+
+from conf.errors import WorkError
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training state.
+
+    Attributes:
+        weights: the trained weights, by name.
+        best: those of the lowest held-out loss so far; None before the first evaluation.
+        optimizer: state dict.
+        counters: plain numbers, lists and the stop rule's state.
+    """
+
+    weights: dict[str, Tensor]
+    best: dict[str, Tensor] | None
+    optimizer: dict[str, Any]
+    counters: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write `folder`/last; whatever happens meanwhile, an older one is kept until the new one is whole."""
+    temporary = folder / f".last.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file(_contiguous(checkpoint.weights), temporary / "weights.safetensors")
+    if checkpoint.best is not None:
+        save_file(_contiguous(checkpoint.best), temporary / "best.safetensors")
+    torch.save(checkpoint.optimizer, temporary / "optimizer.pt")
+    (temporary / "state.json").write_text(json.dumps(checkpoint.counters) + "\n", encoding="utf-8")
+    last, old = folder / "last", folder / ".last.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if last.exists():
+        last.rename(old)
+    temporary.rename(last)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read `folder`/last.
+
+    Raises:
+        WorkError: it is damaged.
+    """
+    last = folder / "last"
+    try:
+        best = last / "best.safetensors"
+        return Checkpoint(
+            weights=load_file(last / "weights.safetensors"),
+            best=load_file(best) if best.exists() else None,
+            optimizer=torch.load(last / "optimizer.pt", map_location="cpu", weights_only=True),
+            counters=json.loads((last / "state.json").read_text(encoding="utf-8")),
+        )
+    except Exception as error:  # safetensors, pickle and zip each raise errors of their own
+        reason = " ".join(str(error).split())[:200]
+        raise WorkError(
+            f"{last}: the checkpoint is damaged ({reason}); delete it to start the run anew"
+        ) from error
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Remove the training state: a finished run needs its weights only."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.contiguous() for name, value in tensors.items()}

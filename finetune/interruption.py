@@ -1,0 +1,43 @@
+"""Requests to end from outside the run folder: signals, and the end of the supervisor. Needs no torch."""
+
+import os
+import signal
+import threading
+import time
+from types import FrameType
+
+SUPERVISED = "STEPBUDGET_SUPERVISED"  # 1: standard input is a pipe from the supervisor
+PATIENCE_S = 4.0  # after the supervisor is gone, the process ends within this time whatever it is doing
+
+
+class Interruption:
+    """Why the run should be preempted at the next step; `reason` is None while there is no reason to."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+
+    def watch(self) -> None:
+        """Turn SIGTERM, SIGINT and a supervisor's end into `reason`. A second signal ends the process."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        if os.environ.get(SUPERVISED) == "1":
+            threading.Thread(target=self._await_end_of_input, name="supervisor watch", daemon=True).start()
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.reason = f"asked to end by {signal.Signals(number).name}"
+        signal.signal(number, signal.SIG_DFL)
+
+    def _await_end_of_input(self) -> None:
+        # os.read, since a thread blocked in sys.stdin would hold its lock while the interpreter shuts down.
+        while _read_some(0):
+            pass
+        self.reason = "the supervisor has ended"
+        time.sleep(PATIENCE_S)
+        os._exit(1)
+
+
+def _read_some(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:
+        return b""

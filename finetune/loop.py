@@ -1,0 +1,278 @@
+"""One run from first step to last: train, evaluate on the grid, record, and end for a stated reason."""
+
+from dataclasses import replace
+import math
+from pathlib import Path
+import sys
+import time
+
+import numpy as np
+from PIL import Image
+import torch
+
+from curves.grid import evaluation_steps
+from curves.point import Point
+from curves.run_folder import OUTCOMES, read_json
+from finetune.checkpoint import Checkpoint, drop_checkpoints, save_checkpoint
+from finetune.interruption import Interruption
+from finetune.methods import copy_weights, load_weights, save_result
+from finetune.plan import Plan
+from finetune.schedule import learning_rate, lr_sum
+from finetune.setup import Run, set_up, training_state
+from finetune.status import RunStatus
+from finetune.step import training_step
+from finetune.validation import measure
+
+GOOD = ("complete", "stopped", "pruned")  # outcomes of exit status 0
+Ending = tuple[str, str]  # outcome, reason
+
+
+def train(plan: Plan, status: RunStatus, interruption: Interruption) -> int:
+    """Do a run.
+
+    Returns:
+        The exit status: 0 where the run went as asked, 1 where it diverged or was interrupted.
+
+    Raises:
+        RequestError: the base model or the run folder cannot be used.
+        WorkError: the training state is damaged.
+    """
+    run = set_up(plan, status, interruption)
+    for note in plan.notes:
+        run.progress.say(f"note: {note}")
+    clock = Clock(run.counters.wall_s)
+    status.update(state="running", step=run.counters.step, max_steps=plan.horizon)
+    try:
+        outcome, reason = _train_to_an_end(run, clock)
+        left = _leave(run, clock, outcome)
+    finally:
+        run.progress.close()
+    run.tracking.finish(outcome)
+    status.end(outcome, reason)
+    if run.accelerator.is_main_process:
+        print(summary(run, outcome, reason, left), file=sys.stderr)
+    run.accelerator.end_training()
+    return 0 if outcome in GOOD else 1
+
+
+class Clock:
+    """Seconds of a run, over its interruptions, and of a step."""
+
+    def __init__(self, earlier: float) -> None:
+        self._began = time.monotonic() - earlier
+        self._steps = 0
+        self._step_s = 0.0
+
+    @property
+    def wall_s(self) -> float:
+        return time.monotonic() - self._began
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """Mean over the steps of this life of the run, without evaluations and samples."""
+        return self._step_s / self._steps if self._steps else None
+
+    def count_step(self, seconds: float) -> None:
+        self._steps += 1
+        self._step_s += seconds
+
+
+def _train_to_an_end(run: Run, clock: Clock) -> Ending:
+    """Alternate points and steps until there is a reason to end."""
+    counters, horizon = run.counters, run.plan.horizon
+    options = run.config.evaluation
+    due = set(evaluation_steps(options.first_step, options.ratio, horizon))
+    while True:
+        ending = None
+        if counters.step in due and counters.recorded_step != counters.step:
+            ending = _record(run, clock)
+        if ending is None and counters.step >= horizon:
+            ending = ("complete", f"all {horizon} steps done")
+        ending = _agree(run, ending or _request(run))
+        if ending is not None:
+            return ending
+        began = time.monotonic()
+        loss = training_step(run)
+        clock.count_step(time.monotonic() - began)
+        counters.step += 1
+        counters.loss_sum += loss
+        counters.loss_count += 1
+        run.status.note(step=counters.step, seconds_per_step=clock.seconds_per_step)
+        run.progress.step(counters.step)
+        if not math.isfinite(loss):
+            _append(run, clock, Point(counters.step), [])
+            return "diverged", f"the training loss is {loss} at step {counters.step}: lower optimizer.lr"
+        every = run.config.checkpoints.every
+        if every and counters.step % every == 0 and counters.step < horizon:
+            if counters.step in due:
+                ending = _record(run, clock)
+            save_training_state(run, clock)
+            if ending := _agree(run, ending):
+                return ending
+
+
+def _record(run: Run, clock: Clock) -> Ending | None:
+    """Evaluate, draw samples where due, append a point and ask the stop rule."""
+    counters = run.counters
+    point = Point(counters.step)
+    if run.held_out is not None:
+        now = run.held_out.losses(run.unet)
+        if counters.start is None:
+            counters.start = now.tolist()
+        result = measure(now, np.array(counters.start))
+        point = replace(point, panel=run.held_out.panel.name, **vars(result))
+        if run.memorized is not None:
+            point = replace(point, train_panel_loss=float(run.memorized.losses(run.unet).mean()))
+        if math.isfinite(result.val_loss) and (
+            counters.best_loss is None or result.val_loss < counters.best_loss
+        ):
+            counters.best_step, counters.best_loss = counters.step, result.val_loss
+            run.best = copy_weights(run.unet)
+    point = _append(run, clock, point, _draw_samples(run))
+    if point.val_loss is None:
+        return None
+    if not math.isfinite(point.val_loss):
+        return (
+            "diverged",
+            f"the held-out loss is {point.val_loss} at step {counters.step}: lower optimizer.lr",
+        )
+    decision = run.rule.update(point)
+    return ("stopped", decision.reason) if decision.stop else None
+
+
+def _append(run: Run, clock: Clock, point: Point, samples: list[Image.Image]) -> Point:
+    """Complete a point with the counters, write it and show it."""
+    counters, options, horizon = run.counters, run.config.optimizer, run.plan.horizon
+    point = replace(
+        point,
+        images_seen=counters.step * run.draws.global_batch,
+        wall_s=round(clock.wall_s, 3),
+        lr=learning_rate(options, horizon, counters.step) if counters.step else 0.0,
+        lr_sum=lr_sum(options, horizon, counters.step),
+        train_loss=counters.loss_sum / counters.loss_count if counters.loss_count else None,
+    )
+    counters.loss_sum, counters.loss_count, counters.recorded_step = 0.0, 0, counters.step
+    if run.accelerator.is_main_process:
+        run.folder.append_point(point)
+        run.tracking.log(point, samples)
+        run.progress.point(point)
+    run.status.update(step=counters.step, seconds_per_step=clock.seconds_per_step)
+    return point
+
+
+def _draw_samples(run: Run, always: bool = False) -> list[Image.Image]:
+    """Samples, where this step is one of theirs; drawn by the main process alone."""
+    step = run.counters.step
+    if run.sampler is None or not (always or run.sampler.due(step, run.plan.horizon)):
+        return []
+    return run.sampler.draw(run.unet, step, run.folder)
+
+
+def _request(run: Run) -> Ending | None:
+    """A request to end, from a signal, the supervisor's end, or the stop file."""
+    if run.interruption.reason is not None:
+        return "preempted", run.interruption.reason
+    if not run.accelerator.is_main_process or not run.folder.stop_request.exists():
+        return None
+    try:
+        request = read_json(run.folder.stop_request)
+    except ValueError:
+        request = {}
+    outcome = request.get("outcome")
+    return (outcome if outcome in OUTCOMES else "stopped", str(request.get("reason") or "asked to stop"))
+
+
+def _agree(run: Run, ending: Ending | None) -> Ending | None:
+    """One answer for all processes: the first one that has a reason to end decides."""
+    if run.accelerator.num_processes == 1:
+        return ending
+    code = OUTCOMES.index(ending[0]) if ending is not None else -1
+    codes = run.accelerator.gather(torch.tensor([code], device=run.accelerator.device)).tolist()
+    decided = next((item for item in codes if item >= 0), None)
+    if decided is None:
+        return None
+    return (
+        ending
+        if ending is not None and code == decided
+        else (OUTCOMES[decided], "another process was asked to end")
+    )
+
+
+def save_training_state(run: Run, clock: Clock) -> None:
+    """Write checkpoints/last in the main process."""
+    if run.accelerator.is_main_process:
+        state = Checkpoint(
+            weights=copy_weights(run.unet),
+            best=run.best,
+            optimizer=run.optimizer.state_dict(),
+            counters=training_state(run, clock.wall_s),
+        )
+        save_checkpoint(run.folder.checkpoints, state)
+
+
+def _leave(run: Run, clock: Clock, outcome: str) -> Path | None:
+    """Leave a training state (preempted) or the final weights.
+
+    Returns:
+        The file or folder of the final weights, if any.
+    """
+    if outcome == "preempted":
+        save_training_state(run, clock)
+        return None
+    if outcome == "stopped" and run.counters.recorded_step != run.counters.step:
+        _record(run, clock)
+    if not run.accelerator.is_main_process:
+        return None
+    if outcome in ("complete", "stopped"):
+        _draw_samples(run, always=True)
+    drop_checkpoints(run.folder.checkpoints)
+    return _save_final(run, outcome)
+
+
+def _save_final(run: Run, outcome: str) -> Path | None:
+    """Write the weights that checkpoints.final names; a diverged run can only leave its best."""
+    best = run.config.checkpoints.final == "best" and run.best is not None
+    if outcome == "diverged" and not best:
+        return None
+    step = run.counters.step
+    if best and run.best is not None:
+        load_weights(run.unet, run.best)
+        step = run.counters.best_step
+    method = run.config.method
+    facts = {
+        "base_model": run.config.base_model.path,
+        "base_id": run.plan.base.base_id,
+        "steps": step,
+        "resolution": run.plan.pixels,
+        "training_images": len(run.plan.split.training),
+        "dataset": run.plan.cell["dataset"],
+    }
+    if method.adapter == "lora":
+        facts |= {"rank": method.rank, "alpha": method.alpha}
+    return save_result(run.unet, method, run.folder, facts)
+
+
+def summary(run: Run, outcome: str, reason: str, left: Path | None) -> str:
+    """One paragraph for a person: how the run ended, what it gained and where the weights are."""
+    counters = run.counters
+    text = f"{outcome} at step {counters.step}: {reason}."
+    if counters.best_loss is not None and counters.start is not None:
+        base = float(np.mean(counters.start))
+        gain = base - counters.best_loss
+        text += f" Lowest held-out loss {counters.best_loss:.5f} at step {counters.best_step}"
+        text += (
+            f", {100 * gain / base:.2f} % below the base model."
+            if gain > 0
+            else ": the base model was not improved."
+        )
+    if left is not None:
+        which = "best" if run.config.checkpoints.final == "best" and run.best is not None else "last"
+        text += f" The {which} weights are in {left}."
+    if outcome == "preempted":
+        command = " ".join([*run.plan.overrides, f"run_dir={run.folder.path}"])
+        text += (
+            f" Go on with: python train.py {command}"
+            if run.config.run_dir is None
+            else " The same command goes on."
+        )
+    return text

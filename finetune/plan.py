@@ -1,0 +1,110 @@
+"""Everything about a run that can be decided, or refused, before torch is imported."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+import os
+from pathlib import Path
+from typing import Any
+
+from conf.compose import PROJECT_ROOT
+from conf.errors import RequestError
+from conf.schema import Config
+from curves.recommendation import CellAnswer
+from curves.stopping.base import EvaluationRule
+from curves.stopping.registry import make_rule
+from finetune.base_files import BaseFiles, check_pixels, find_base
+from finetune.budget import apply_recommendation, refuse_overrides
+from finetune.images import Split, dataset_id, read_folder, split_examples
+from finetune.schedule import lr_sum
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run before it starts.
+
+    Attributes:
+        config: with what a recommendation sets put in.
+        overrides: of the command line.
+        split: held-out and training images.
+        base: the base model's files.
+        cell: as in run.json.
+        pixels: side of the training images.
+        horizon: steps.
+        processes: that share a batch.
+        cache_dir: of latents and embeddings.
+        notes: for the user: files left out, the recommendation used.
+        recommended: the cell of the study whose answer is used.
+    """
+
+    config: Config
+    overrides: list[str]
+    split: Split
+    base: BaseFiles
+    cell: dict[str, Any]
+    pixels: int
+    horizon: int
+    processes: int
+    cache_dir: Path
+    notes: list[str]
+    recommended: CellAnswer | None = None
+
+    @property
+    def horizon_lr_sum(self) -> float:
+        return lr_sum(self.config.optimizer, self.horizon, self.horizon)
+
+
+def make_plan(config: Config, overrides: Sequence[str]) -> Plan:
+    """Read the images and the base model's configuration, and check that the run can be done.
+
+    Raises:
+        RequestError: it cannot; the message names the key and the remedy.
+    """
+    if config.budget.study is not None:
+        refuse_overrides(overrides)
+    cache_dir = PROJECT_ROOT / Path(config.cache_dir).expanduser()
+    base = find_base(config.base_model.path, cache_dir)
+    pixels = config.resolution.pixels or base.native_pixels
+    check_pixels(base, pixels)
+    examples, notes = read_folder(config.dataset, config.captions, cache_dir)
+    split = split_examples(examples, config.dataset.held_out, config.dataset_size.images, config.dataset.seed)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    cell = {
+        "dataset_size": config.dataset_size.name,
+        "images": len(split.training),
+        "resolution": pixels,
+        "method": config.method.name,
+        "base_model": config.base_model.name,
+        "base_id": base.base_id,
+        "dataset": dataset_id(examples),
+        "captions": config.captions.name,
+    }
+    recommended = None
+    if config.budget.study is not None:
+        config, recommended = apply_recommendation(config, cell, processes)
+        notes.append(f"{recommended.recommended_steps} steps as recommended by {config.budget.study}")
+    horizon = config.budget.max_steps
+    assert horizon is not None  # conf.validate holds this where no study decides it
+    plan = Plan(
+        config, list(overrides), split, base, cell, pixels, horizon, processes, cache_dir, notes, recommended
+    )
+    _check_rule(plan)
+    return plan
+
+
+def _check_rule(plan: Plan) -> None:
+    """Build the stop rule once, so that a wrong parameter is known now."""
+    try:
+        new_rule(plan)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"stopping={plan.config.stopping.name}: {error}") from error
+
+
+def new_rule(plan: Plan) -> EvaluationRule:
+    """The stop rule of a run, fresh."""
+    stopping = plan.config.stopping
+    return make_rule(
+        stopping.name,
+        horizon_steps=plan.horizon,
+        horizon_lr_sum=plan.horizon_lr_sum,
+        **stopping.parameters,
+    )

@@ -1,0 +1,210 @@
+"""What a run writes about itself before it trains, and whether its folder may be used. Needs no torch."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+import os
+from pathlib import Path
+import shutil
+import time
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from conf.errors import RequestError
+from conf.schema import Config
+from curves.panel import Panel
+from curves.run_folder import RunFacts, RunFolder, write_atomically, write_json
+from finetune.budget import hyperparameters
+from finetune.plan import Plan
+from finetune.status import FINISHED, RunStatus, is_main_process
+
+TRIAL = "STEPBUDGET_TRIAL"  # number of the trial in its study, set by the supervisor
+LIVE_S = 15.0  # a status younger than this belongs to a process that is still at work
+# Keys that may differ between a run and its resumption, for they do not change what is computed.
+FREE_KEYS = (
+    "run_dir",
+    "runs_dir",
+    "cache_dir",
+    "study",
+    "tracker",
+    "launch",
+    "sweep",
+    "space",
+    "device",
+    "checkpoints.every",
+)
+
+
+def pinned_folder(overrides: Sequence[str]) -> Path | None:
+    """The run folder that the command line pins, known before the configuration is; None without one."""
+    for item in reversed(overrides):
+        if item.startswith(("run_dir=", "+run_dir=", "++run_dir=")):
+            try:
+                value = OverridesParser.create().parse_override(item).value()
+            except HydraException:
+                return None
+            return Path(str(value)) if value else None
+    return None
+
+
+def claim(path: Path, status: RunStatus) -> None:
+    """Take a run folder: refuse one that is in use or finished, and drop what an earlier life left to say.
+
+    Raises:
+        RequestError: the folder is in use or finished.
+    """
+    folder = RunFolder(path)
+    outcome = folder.outcome()
+    if outcome in FINISHED:
+        raise RequestError(
+            f"run_dir={path}: holds a finished run ({outcome}); choose another folder or remove this one"
+        )
+    if not is_main_process():
+        return
+    old = folder.read_status()
+    if (
+        old is not None
+        and old.state != "ended"
+        and time.time() - old.updated < LIVE_S
+        and _is_other_process(old.pid)
+    ):
+        raise RequestError(
+            f"run_dir={path}: process {old.pid} is writing to it; wait for it or choose another folder"
+        )
+    _drop_old_request(folder)
+    folder.verdict.unlink(missing_ok=True)
+    status.open(path)
+
+
+def default_folder(config: Config, pixels: int) -> Path:
+    """<runs_dir>/<method>-<dataset_size>-<resolution>-<time>, a name that no other run has."""
+    stem = f"{config.method.name}-{config.dataset_size.name}-px{pixels}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, number = Path(config.runs_dir) / stem, 2
+    while path.exists():
+        path, number = Path(config.runs_dir) / f"{stem}-{number}", number + 1
+    return path
+
+
+def begin(folder: RunFolder, plan: Plan, panel: Panel | None) -> bool:
+    """Write config.yaml, overrides.yaml, run.json and panel.json.
+
+    Returns:
+        Whether the folder holds a training state to go on from; without one, a crashed run's rest is cleared.
+
+    Raises:
+        RequestError: it holds one of another configuration.
+    """
+    folder.path.mkdir(parents=True, exist_ok=True)
+    _recover_checkpoint(folder)
+    resumed = (folder.checkpoints / "last").is_dir()
+    facts = run_facts(plan, panel.name if panel else None)
+    if resumed:
+        _refuse_other_configuration(folder, plan, facts)
+    else:
+        folder.curve.unlink(missing_ok=True)
+        shutil.rmtree(folder.samples, ignore_errors=True)
+    write_atomically(folder.config, OmegaConf.to_yaml(OmegaConf.structured(plan.config)))
+    write_atomically(folder.overrides, OmegaConf.to_yaml(OmegaConf.create(plan.overrides)))
+    if panel is not None:
+        write_json(folder.panel, {**asdict(panel), "name": panel.name})
+    folder.write_facts(facts)
+    return resumed
+
+
+def run_facts(plan: Plan, panel: str | None) -> RunFacts:
+    """run.json."""
+    config = plan.config
+    trial = os.environ.get(TRIAL)
+    extra: dict[str, Any] = {"processes": plan.processes}
+    if plan.recommended is not None:
+        extra["recommended_by"] = config.budget.study
+    return RunFacts(
+        cell=plan.cell,
+        hyperparameters=hyperparameters(config, plan.processes),
+        seed=config.seed,
+        horizon=plan.horizon,
+        horizon_lr_sum=plan.horizon_lr_sum,
+        panel=panel,
+        images=len(plan.split.training),
+        study=config.study,
+        trial=int(trial) if trial is not None else None,
+        stopping=config.stopping.name,
+        extra=extra,
+    )
+
+
+def _drop_old_request(folder: RunFolder) -> None:
+    """Remove a stop request that an earlier life of the run has answered; one that came since is kept."""
+    asked = _changed(folder.stop_request)
+    status = folder.read_status()
+    answered = max(
+        _changed(folder.status) if status is not None and status.state == "ended" else 0.0,
+        _changed(folder.verdict),
+    )
+    if 0 < asked <= answered:
+        folder.stop_request.unlink(missing_ok=True)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _is_other_process(pid: int | None) -> bool:
+    if pid is None or pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _recover_checkpoint(folder: RunFolder) -> None:
+    """Finish the exchange of an old for a new checkpoint that a kill interrupted."""
+    last, old = folder.checkpoints / "last", folder.checkpoints / ".last.old"
+    if old.is_dir() and not last.exists():
+        old.rename(last)
+    for left in folder.checkpoints.glob(".last.*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _refuse_other_configuration(folder: RunFolder, plan: Plan, facts: RunFacts) -> None:
+    """Going on with other settings would give a curve that no configuration describes."""
+    try:
+        before = _flat(OmegaConf.to_container(OmegaConf.load(folder.config)))
+        cell = folder.read_facts().cell
+        batch = folder.read_facts().hyperparameters.get("batch")
+    except (OSError, ValueError) as error:
+        raise RequestError(
+            f"run_dir={folder.path}: its record cannot be read ({error}); choose another folder"
+        ) from error
+    now = _flat(OmegaConf.to_container(OmegaConf.structured(plan.config)))
+    pairs = [
+        (key, before.get(key), now.get(key))
+        for key in sorted({*before, *now})
+        if not key.startswith(FREE_KEYS)
+    ]
+    pairs += [(key, cell.get(key), facts.cell[key]) for key in ("dataset", "base_id")]
+    pairs.append(("batch over all processes", batch, facts.hyperparameters["batch"]))
+    for key, old, new in pairs:
+        if old != new:
+            raise RequestError(
+                f"run_dir={folder.path}: holds an unfinished run with {key}={old}, asked for now is {new}; "
+                f"repeat its configuration to go on, or choose another folder"
+            )
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix.rstrip("."): node}
+    leaves: dict[str, Any] = {}
+    for key, value in node.items():
+        leaves.update(_flat(value, f"{prefix}{key}."))
+    return leaves

@@ -1,0 +1,95 @@
+"""Weights and Biases, behind two methods; a run without a tracker logs to its run folder alone."""
+
+from collections.abc import Sequence
+import os
+from pathlib import Path
+import sys
+from typing import Any, Protocol
+
+from PIL import Image
+
+from conf.schema import Tracker
+from curves.point import Point
+
+LOSSES = ("train_loss", "val_loss", "val_se", "delta", "delta_se", "log_ratio", "train_panel_loss")
+LOGGED = (*LOSSES, "lr", "lr_sum", "images_seen")
+
+
+class Tracking(Protocol):
+    """Where points and samples are shown while a run goes on."""
+
+    def log(self, point: Point, samples: Sequence[Image.Image] = ()) -> None: ...
+
+    def finish(self, outcome: str) -> None: ...
+
+
+class NoTracking:
+    """Shows nothing."""
+
+    def log(self, point: Point, samples: Sequence[Image.Image] = ()) -> None:
+        pass
+
+    def finish(self, outcome: str) -> None:
+        pass
+
+
+class WandbTracking:
+    """One wandb run; called at evaluations only, so that it costs a step nothing."""
+
+    def __init__(self, run: Any, image_type: Any) -> None:
+        self._run = run
+        self._image_type = image_type
+
+    def log(self, point: Point, samples: Sequence[Image.Image] = ()) -> None:
+        record: dict[str, Any] = {
+            name: getattr(point, name) for name in LOGGED if getattr(point, name) is not None
+        }
+        record.update({f"bins/{index}": value for index, value in enumerate(point.bins or [])})
+        if samples:
+            record["samples"] = [self._image_type(image) for image in samples]
+        self._run.log(record, step=point.step)
+
+    def finish(self, outcome: str) -> None:
+        self._run.summary["outcome"] = outcome
+        self._run.finish(exit_code=0 if outcome in ("complete", "stopped", "pruned") else 1)
+
+
+def start_tracking(tracker: Tracker, folder: Path, config: dict[str, Any], group: str | None) -> Tracking:
+    """Start the configured tracker; one that cannot start is reported and left out, the run goes on."""
+    mode = resolve_mode(tracker.mode)
+    if mode == "disabled":
+        return NoTracking()
+    import wandb  # here, since it takes a second that runs without it should not pay
+
+    settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=30)
+    options: dict[str, Any] = {"mode": mode, "project": tracker.project, "name": folder.name, "group": group}
+    try:
+        run = wandb.init(dir=str(folder), config=config, settings=settings, **options)
+        return WandbTracking(run, wandb.Image)
+    except Exception as error:  # a tracker must never cost a run
+        print(
+            f"wandb cannot start ({' '.join(str(error).split())[:200]}): going on without it", file=sys.stderr
+        )
+        return NoTracking()
+
+
+def resolve_mode(mode: str) -> str:
+    """The wandb mode: `auto` is WANDB_MODE where it is set, else online with a login, offline without."""
+    if mode != "auto":
+        return mode
+    stated = os.environ.get("WANDB_MODE", "")
+    if stated in ("online", "offline", "disabled"):
+        return stated
+    return "online" if _has_login() else "offline"
+
+
+def _has_login() -> bool:
+    """Whether there is an API key, in the environment or in the netrc file that `wandb login` writes."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
+    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    try:
+        return host in netrc.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError):
+        return False

@@ -1,0 +1,141 @@
+"""The held-out loss: measured on a fixed panel of (image, timestep, noise, caption), so that steps pair.
+
+Source: docs/method.md, section 1. The measure depends on nothing that training draws: not on seed, batch
+size, processes or method.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from accelerate import Accelerator
+import numpy as np
+from numpy.typing import NDArray
+import torch
+from torch import Tensor
+
+from curves.panel import Panel, paired_difference, standard_error
+from finetune.cache import Encoded
+from finetune.images import Example
+from finetune.objective import Objective, example_losses
+from finetune.paths import hash_texts
+from finetune.randomness import panel_noise, panel_shift
+
+Losses = NDArray[np.float64]  # (images, strata)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What one evaluation says beyond its plain mean; fields as in curves.point.Point."""
+
+    val_loss: float
+    val_se: float
+    delta: float
+    delta_se: float
+    log_ratio: float
+    image_loss: list[float]
+    bins: list[float]
+
+
+def make_panel(
+    examples: Sequence[Example],
+    strata: int,
+    timesteps: int,
+    base: str,
+    pixels: int,
+    dtype: str,
+    noise_seed: int = 0,
+) -> Panel:
+    """t_ik = floor(T (k - 1 + u_i) / K) for k = 1..K, with a fixed shift u_i an image."""
+    grid = [
+        [
+            int(timesteps * (stratum + panel_shift(example.content, noise_seed)) / strata)
+            for stratum in range(strata)
+        ]
+        for example in examples
+    ]
+    return Panel(
+        images=[example.content for example in examples],
+        captions=[hash_texts(example.caption)[:16] for example in examples],
+        timesteps=grid,
+        base=base,
+        resolution=pixels,
+        dtype=dtype,
+        noise_seed=noise_seed,
+    )
+
+
+class PanelEvaluator:
+    """Measures a UNet on a panel; each process takes every P-th image."""
+
+    def __init__(
+        self, panel: Panel, encoded: Encoded, objective: Objective, batch_size: int, accelerator: Accelerator
+    ) -> None:
+        self.panel = panel
+        self._encoded = encoded
+        self._objective = objective
+        self._batch_size = batch_size
+        self._accelerator = accelerator
+        images, strata = len(panel.images), len(panel.timesteps[0])
+        own = range(accelerator.process_index, images, accelerator.num_processes)
+        self._pairs = [(image, stratum) for image in own for stratum in range(strata)]
+        shape = encoded.mean.shape[1:]
+        self._noise = [
+            torch.from_numpy(panel_noise(panel.images[image], stratum, panel.noise_seed, shape))
+            for image, stratum in self._pairs
+        ]
+
+    @torch.no_grad()
+    def losses(self, unet: torch.nn.Module) -> Losses:
+        """Unweighted loss of every (image, stratum), the same on every process. Leaves no trace in `unet`.
+
+        Args:
+            unet: the bare model, not its distributed wrapper.
+        """
+        was_training = unet.training
+        unet.eval()
+        table = torch.zeros(len(self.panel.images), len(self.panel.timesteps[0]), dtype=torch.float64)
+        for start in range(0, len(self._pairs), self._batch_size):
+            pairs = self._pairs[start : start + self._batch_size]
+            values = self._batch_losses(unet, pairs, self._noise[start : start + self._batch_size])
+            for (image, stratum), value in zip(pairs, values.tolist(), strict=True):
+                table[image, stratum] = value
+        unet.train(was_training)
+        total: Tensor = self._accelerator.reduce(table.to(self._accelerator.device), reduction="sum")
+        result: Losses = total.cpu().numpy()
+        return result
+
+    def _batch_losses(
+        self, unet: torch.nn.Module, pairs: list[tuple[int, int]], noise: list[Tensor]
+    ) -> Tensor:
+        """(batch,) losses of some pairs in double precision."""
+        device = self._accelerator.device
+        images = [image for image, _ in pairs]
+        timesteps = torch.tensor(
+            [self.panel.timesteps[image][stratum] for image, stratum in pairs], device=device
+        )
+        latents, drawn = self._encoded.mean[images].to(device), torch.stack(noise).to(device)
+        noisy = self._objective.add_noise(latents, drawn, timesteps)
+        with self._accelerator.autocast():
+            predicted = unet(noisy, timesteps, self._encoded.text[images].to(device), return_dict=False)[0]
+        return example_losses(predicted, self._objective.target(latents, drawn, timesteps)).double().cpu()
+
+
+def measure(now: Losses, start: Losses) -> Measure:
+    """Compare a measurement with that of step 0.
+
+    Args:
+        now, start: (images, strata).
+    """
+    image_loss, image_start = now.mean(axis=1), start.mean(axis=1)
+    delta, delta_se = paired_difference(image_loss, image_start)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_ratio = float(np.log(now / start).mean())
+    return Measure(
+        val_loss=float(image_loss.mean()),
+        val_se=standard_error(image_loss),
+        delta=delta,
+        delta_se=delta_se,
+        log_ratio=log_ratio,
+        image_loss=[float(value) for value in image_loss],
+        bins=[float(value) for value in now.mean(axis=0)],
+    )

@@ -1,0 +1,218 @@
+"""How a trainer is started and ended: the backend interface, and processes on this machine.
+
+A trainer never outlives its supervisor. Its standard input is a pipe that the supervisor holds open (the
+trainer ends when it closes), it leads a process group of its own, and on Linux the kernel kills it when the
+supervisor dies.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import ctypes
+from dataclasses import dataclass, field
+import os
+from pathlib import Path
+import shutil
+import signal
+import subprocess
+import sys
+from typing import Protocol
+
+from conf.compose import PROJECT_ROOT
+from conf.schema import Config, Launch
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to start: the command, what its environment adds, and the file that takes its output."""
+
+    argv: list[str]
+    log: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+class Process(Protocol):
+    """A trainer that was started."""
+
+    def exit_status(self) -> int | None:
+        """None while it runs; then its exit status, negative for a signal. Leaves no process behind."""
+
+    def terminate(self) -> None:
+        """Ask with TERM."""
+
+    def kill(self) -> None:
+        """End it and all that it started."""
+
+
+class LaunchBackend(Protocol):
+    """Where trials run. Slurm and Ray come in behind this interface."""
+
+    slots: int
+
+    def start(self, slot: int, order: Order) -> Process:
+        """Start a trainer in a free slot.
+
+        Raises:
+            OSError: the command cannot be started.
+        """
+
+
+class LocalBackend:
+    """Trials as processes on this machine, one in each slot."""
+
+    def __init__(self, launch: Launch, gpus: Sequence[str]) -> None:
+        self.slots = slot_count(launch, gpus)
+        self._gpus = list(gpus)
+        self._launch = launch
+
+    def start(self, slot: int, order: Order) -> Process:
+        environment = {
+            **os.environ,
+            **trainer_environment(self._launch, self._gpus, slot),
+            **order.environment,
+        }
+        order.log.parent.mkdir(parents=True, exist_ok=True)
+        with order.log.open("ab") as log:
+            popen = subprocess.Popen(
+                order.argv,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=_die_with_parent(),
+            )
+        return LocalProcess(popen)
+
+
+class LocalProcess:
+    """A process group on this machine, led by the process that was started."""
+
+    def __init__(self, popen: "subprocess.Popen[bytes]") -> None:
+        self._popen = popen
+        self._status: int | None = None
+
+    def exit_status(self) -> int | None:
+        if self._status is None and os.waitid(
+            os.P_PID, self._popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
+        ):
+            # the leader has ended but is not yet reaped, so its group's number cannot have been given away
+            self._signal_group(signal.SIGKILL)
+            self._status = self._popen.wait()
+            self._hang_up()
+        return self._status
+
+    def terminate(self) -> None:
+        """TERM to what the launcher started (its own end would orphan that), else to the process."""
+        descendants = self._descendants()
+        for pid in descendants or [self._popen.pid]:
+            _send(pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        descendants = self._descendants()  # workers under torchrun lead groups of their own
+        self._signal_group(signal.SIGKILL)
+        for pid in descendants:
+            _send(pid, signal.SIGKILL)
+        self._hang_up()
+
+    def _descendants(self) -> list[int]:
+        import psutil
+
+        try:
+            return [child.pid for child in psutil.Process(self._popen.pid).children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def _signal_group(self, number: int) -> None:
+        if self._status is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._popen.pid, number)
+
+    def _hang_up(self) -> None:
+        if self._popen.stdin is not None and not self._popen.stdin.closed:
+            self._popen.stdin.close()
+
+
+def trainer_command(config: Config, overrides: Sequence[str], gpus: Sequence[str]) -> list[str]:
+    """The argv of one trial; `launch.command` puts another trainer in the place of ours."""
+    if config.launch.command is not None:
+        return [*config.launch.command, *overrides]
+    processes = config.launch.processes
+    one = [] if gpus else ["--cpu"]
+    device = ["--multi_gpu"] if processes > 1 else one  # accelerate's word for several processes, on CPUs too
+    return [
+        *(sys.executable, "-m", "accelerate.commands.launch"),
+        *("--num_processes", str(processes), "--num_machines", "1"),
+        *("--num_cpu_threads_per_process", str(config.launch.threads)),
+        *("--mixed_precision", "no", "--dynamo_backend", "no"),
+        *("--main_process_port", "0"),
+        *device,
+        str(PROJECT_ROOT / "train.py"),
+        *overrides,
+    ]
+
+
+def trainer_environment(launch: Launch, gpus: Sequence[str], slot: int) -> dict[str, str]:
+    """What a trainer's environment adds to ours."""
+    environment = {
+        "OMP_NUM_THREADS": str(launch.threads),
+        "MKL_NUM_THREADS": str(launch.threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+        "STEPBUDGET_SUPERVISED": "1",
+    }
+    if gpus:
+        own = [gpus[(slot * launch.processes + index) % len(gpus)] for index in range(launch.processes)]
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
+    else:
+        environment["ACCELERATE_USE_CPU"] = "true"
+    return environment
+
+
+def slot_count(launch: Launch, gpus: Sequence[str]) -> int:
+    """Trials at once: as configured, else one for every `processes` GPUs, else by CPU cores."""
+    if launch.slots is not None:
+        return launch.slots
+    if gpus:
+        return max(1, len(gpus) // launch.processes)
+    return max(1, len(os.sched_getaffinity(0)) // (launch.threads * launch.processes))
+
+
+def find_gpus(device: str, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The GPUs that trials may use, found without torch: CUDA_VISIBLE_DEVICES, else what nvidia-smi lists."""
+    if device == "cpu":
+        return []
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [item.strip() for item in visible.split(",") if item.strip() not in ("", "-1", "NoDevFiles")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    try:
+        listing = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    lines = [line for line in listing.stdout.splitlines() if line.startswith("GPU ")]
+    return [str(index) for index in range(len(lines))] if listing.returncode == 0 else []
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """What runs between fork and exec: the kernel shall kill this process when its parent dies (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork
+    parent = os.getpid()
+
+    def prepare() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return prepare
+
+
+def _send(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)

@@ -1,0 +1,118 @@
+"""`sweep plan`: every cell composed and checked, with what it will cost; starts nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf.errors import RequestError
+from curves.run_folder import find_runs
+from sweep.cells import Cell, Request
+from sweep.clock import duration
+from sweep.cost import Cost, expected_cost, read_earlier_runs
+from sweep.launch import find_gpus, slot_count
+from sweep.record import StudyFolder, differences
+from sweep.space import describe
+
+FINISHED = ("complete", "stopped", "pruned", "diverged", "out_of_memory", "timeout", "crashed")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep would do.
+
+    Attributes:
+        done: trials of the study that have ended.
+        slots: trials at once.
+        seconds: wall-clock time of what remains, if every trial trains to its horizon.
+    """
+
+    request: Request
+    costs: list[Cost]
+    done: int
+    slots: int
+    seconds: float
+
+    def lines(self) -> list[str]:
+        """The plan in words."""
+        trials = self.request.config.sweep.trials
+        cells = self.request.cells
+        label_width = max(len(cell.label) for cell in cells)
+        lines = [f"{len(cells)} cells x {trials} trials = {self.request.planned} trials, {self._sampling()}"]
+        for cell, cost in zip(cells, self.costs, strict=True):
+            lines.append(f"  {cell.label:<{label_width}}  {_cell_line(cell, cost, trials)}")
+        steps = sum(trials * (cell.config.budget.max_steps or 0) for cell in cells)
+        size = sum(cost.megabytes for cost in self.costs) * trials
+        lines.append(f"steps: at most {steps:,}; disk: about {_size(size)}")
+        remaining = self.request.planned - self.done
+        lines.append(
+            f"time: at most about {duration(self.seconds)} for {remaining} trials in {self.slots} "
+            f"slot{'s' if self.slots > 1 else ''}, estimated from {_sources(self.costs)}"
+        )
+        if self.done:
+            lines.append(f"the study exists: {self.done} of {self.request.planned} trials are done")
+        if self.request.config.study is None:
+            lines.append("to run it, name the study: study=NAME")
+        return lines
+
+    def _sampling(self) -> str:
+        sweep = self.request.config.sweep
+        pruner = "no pruning" if sweep.pruner.name == "none" else f"pruner {sweep.pruner.name}"
+        return f"sampler {sweep.sampler.name}, {pruner}"
+
+
+def make_plan(request: Request) -> Plan:
+    """Work out a request's costs, against what its study has already done.
+
+    Raises:
+        RequestError: the study exists with other settings.
+    """
+    earlier = read_earlier_runs(Path(request.config.runs_dir).absolute())
+    costs = [expected_cost(cell.config, earlier) for cell in request.cells]
+    done = 0
+    if request.config.study is not None:
+        folder = StudyFolder(request.folder)
+        if folder.exists():
+            refuse_changes(folder, request)
+        done = finished_trials(folder)
+    trials = request.config.sweep.trials
+    slots = slot_count(request.config.launch, find_gpus(request.config.device))
+    share = 1 - done / request.planned
+    total = sum(cost.seconds for cost in costs) * trials * share
+    used = min(slots, max(1, request.planned - done))
+    longest = max(cost.seconds for cost in costs) if done < request.planned else 0.0
+    return Plan(request, costs, done, slots, max(total / used, longest))
+
+
+def refuse_changes(folder: StudyFolder, request: Request) -> None:
+    """A study keeps its settings.
+
+    Raises:
+        RequestError: naming the first key that differs, and the remedies.
+    """
+    changed = differences(folder.read(), request)
+    if changed:
+        key, old, new = changed[0]
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise RequestError(
+            f"{key}={new}: the study {folder.name} was started with {key}={old}{more}: continue it as it is "
+            f"with `python -m sweep resume {folder.name}`, or take another name with study=NAME"
+        )
+
+
+def finished_trials(folder: StudyFolder) -> int:
+    """Trials of a study that have ended for good, by their run folders."""
+    return sum(run.outcome() in FINISHED for run in find_runs(folder.path))
+
+
+def _cell_line(cell: Cell, cost: Cost, trials: int) -> str:
+    space = ", ".join(describe(item) for item in cell.parameters) or "nothing searched: trials differ by seed"
+    steps = cell.config.budget.max_steps
+    return f"{trials} x {steps} steps, at most {duration(cost.seconds)} each; {space}"
+
+
+def _sources(costs: Sequence[Cost]) -> str:
+    return "; ".join(dict.fromkeys(cost.source for cost in costs))
+
+
+def _size(megabytes: float) -> str:
+    return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.0f} MB"

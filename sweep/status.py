@@ -1,0 +1,51 @@
+"""`sweep status`: a study as its files tell it, without asking the supervisor."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+
+from curves.run_folder import RunFolder
+from sweep.record import StudyFolder
+from sweep.rows import row_of
+from sweep.table import Row, Totals, draw
+
+
+def read_study(folder: StudyFolder, owner: int | None) -> dict[str, Any]:
+    """A study's state as plain values; `owner` is the process that runs it now, None where none does."""
+    record = folder.read()
+    labels = [cell["label"] for cell in record["cells"]]
+    rows = [_row(RunFolder(path), owner) for path in sorted(folder.trials.glob("[0-9]*-*"))]
+    return {
+        "study": folder.name,
+        "folder": str(folder.path),
+        "supervisor": owner,
+        "cells": labels,
+        "planned": len(labels) * int(record["trials"]),
+        "done": sum(row.outcome not in (None, "preempted", "interrupted", "config_error") for row in rows),
+        "running": sum(row.outcome is None for row in rows),
+        "trials": [{**asdict(row), "best": row.best} for row in rows],
+    }
+
+
+def print_status(records: Sequence[dict[str, Any]]) -> None:
+    """Each study's totals; the trials too where there is one study."""
+    console = Console()
+    for record in records:
+        note = f"process {record['supervisor']}" if record["supervisor"] else "no sweep is running on it"
+        totals = Totals(record["study"], record["done"], record["running"], record["planned"], note=note)
+        if len(records) > 1:
+            console.print(totals.line(), markup=False, highlight=False)
+            continue
+        rows = [
+            Row(**{key: value for key, value in trial.items() if key != "best"}) for trial in record["trials"]
+        ]
+        console.print(draw(totals, rows, console.width, len(rows) + 10))
+
+
+def _row(folder: RunFolder, owner: int | None) -> Row:
+    row = row_of(folder, folder.path.name.split("-", 1)[1])
+    if row.outcome is None and owner is None:
+        row.outcome = "interrupted"
+    return row

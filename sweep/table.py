@@ -1,0 +1,120 @@
+"""The table of trials: its rows as data, and their drawing with rich."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+import itertools
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sweep.clock import duration
+
+_BARS = "▁▂▃▄▅▆▇█"
+_STYLES = {
+    "complete": "green",
+    "stopped": "green",
+    "pruned": "yellow",
+    "preempted": "yellow",
+    "running": "cyan",
+}
+
+
+@dataclass
+class Row:
+    """One trial as it is shown.
+
+    Attributes:
+        losses: held-out losses in the order of the steps.
+        eta_s: seconds to its horizon; None where unknown or ended.
+        outcome: None while it runs.
+    """
+
+    number: int
+    cell: str
+    step: int = 0
+    max_steps: int | None = None
+    losses: list[float] = field(default_factory=list)
+    eta_s: float | None = None
+    outcome: str | None = None
+    reason: str = ""
+    values: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def best(self) -> float | None:
+        return min(self.losses, default=None)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The sweep in numbers; times in seconds."""
+
+    study: str
+    done: int
+    running: int
+    planned: int
+    elapsed_s: float | None = None
+    eta_s: float | None = None
+    note: str = ""
+
+    def line(self) -> str:
+        parts = [f"{self.study}: {self.done} of {self.planned} trials done, {self.running} running"]
+        if self.elapsed_s is not None:
+            parts.append(f"elapsed {duration(self.elapsed_s)}")
+        if self.eta_s is not None and self.done < self.planned:
+            parts.append(f"about {duration(self.eta_s)} left")
+        if self.note:
+            parts.append(self.note)
+        return ", ".join(parts)
+
+
+def draw(totals: Totals, rows: Sequence[Row], width: int, height: int) -> RenderableType:
+    """Totals and the trials that matter now: all that run, then the latest that ended, as far as they fit."""
+    running = [row for row in rows if row.outcome is None]
+    ended = [row for row in rows if row.outcome is not None]
+    space = max(1, height - 5 - len(running))
+    shown = ended[-space:] + running
+    hidden = len(ended) - len(ended[-space:])
+    head = Text(totals.line(), style="bold", overflow="ellipsis", no_wrap=width >= 100)
+    note = [Text(f"{hidden} earlier trials are not shown", style="dim")] if hidden else []
+    return Group(head, _table(shown, width), *note)
+
+
+def _table(rows: Sequence[Row], width: int) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2 if width >= 100 else 1, 0, 0), expand=False)
+    spark = max(6, min(40, (width - 80) // 2 + 6))
+    longest = max((len(row.outcome or "running") for row in rows), default=7)
+    table.add_column("trial", no_wrap=True, min_width=5)
+    table.add_column("cell", no_wrap=True, overflow="ellipsis", max_width=max(18, width // 3))
+    table.add_column("step", justify="right", no_wrap=True)
+    table.add_column("held-out loss", no_wrap=True, min_width=spark + 8)
+    table.add_column("left", justify="right", no_wrap=True)
+    table.add_column("outcome", no_wrap=True, min_width=longest)
+    for row in rows:
+        outcome = row.outcome or "running"
+        table.add_row(
+            f"{row.number:04d}",
+            row.cell,
+            f"{row.step}/{row.max_steps}" if row.max_steps else str(row.step),
+            _loss(row.losses, spark),
+            duration(row.eta_s) if row.eta_s is not None and row.outcome is None else "",
+            Text(outcome, style=_STYLES.get(outcome, "red")),
+        )
+    return table
+
+
+def _loss(losses: Sequence[float], width: int) -> str:
+    return f"{losses[-1]:.4f} {sparkline(losses, width)}" if losses else ""
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Values as bars of eight heights; means of neighbours where there are more values than columns."""
+    if len(values) > width:
+        edges = [round(index * len(values) / width) for index in range(width + 1)]
+        values = [
+            sum(values[low:high]) / (high - low) for low, high in itertools.pairwise(edges) if high > low
+        ]
+    if not values:
+        return ""
+    low, span = min(values), max(values) - min(values)
+    return "".join(_BARS[round((value - low) / span * 7) if span > 0 else 3] for value in values)

@@ -1,0 +1,201 @@
+"""One trial while it runs: reading its curve, asking it to end, and judging how it ended.
+
+running -> asked (stop.json) -> terminated (TERM, after grace_s) -> killed (KILL) -> ended
+"""
+
+from dataclasses import dataclass
+import os
+import re
+import signal
+import time
+
+from curves.run_folder import RunFolder, Status, Verdict
+from sweep.cells import Cell
+from sweep.launch import Process
+from sweep.study import Asked
+from sweep.tail import CurveTail
+
+TERM_TO_KILL_S = 5.0  # at most; never longer than the grace itself
+HEARTBEAT_LOST_S = 16.0  # a trainer whose status is older than this is gone
+_LOG_TAIL_BYTES = 16384
+_CHILD_SIGNAL = re.compile(r"died with <Signals\.\w+: (\d+)>")  # of subprocess.CalledProcessError
+_CHILD_STATUS = re.compile(
+    r"returned non-zero exit status (\d+)|exitcode *: (-?\d+)"
+)  # the latter is torchrun's
+_COMPLAINT = re.compile(r"(\S+: )?error: ")
+_EXCEPTION = re.compile(r"(?!subprocess\.|torch\.distributed\.elastic)[\w.]*(Error|Exception|Exit)\b")
+
+
+@dataclass(frozen=True)
+class Stop:
+    """What a trial was asked to end as, and when (monotonic seconds)."""
+
+    outcome: str
+    reason: str
+    since: float
+
+
+@dataclass(frozen=True)
+class Before:
+    """What an earlier session of a trial left in its folder: its status and the bytes of its log."""
+
+    status: Status | None
+    log_bytes: int
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> "Before":
+        """To be read before the process is started."""
+        return cls(folder.read_status(), folder.log.stat().st_size if folder.log.exists() else 0)
+
+
+class RunningTrial:
+    """A trainer process with its run folder and its place in Optuna."""
+
+    def __init__(
+        self,
+        number: int,
+        cell: Cell,
+        asked: Asked,
+        folder: RunFolder,
+        process: Process,
+        slot: int,
+        before: Before,
+    ) -> None:
+        self.number = number
+        self.cell = cell
+        self.asked = asked
+        self.folder = folder
+        self.slot = slot
+        self.started = time.monotonic()
+        self.tail = CurveTail(folder.curve)
+        self.status: Status | None = None
+        self.stop: Stop | None = None
+        self._process = process
+        self._grace_s = cell.config.launch.grace_s
+        self._before = before
+        self._terminated: float | None = None
+        self._killed = False
+
+    def poll(self) -> dict[int, float]:
+        """Read on in the run folder, press a trial that was asked to end, and return new held-out losses."""
+        status = self.folder.read_status()
+        self.status = None if status == self._before.status else status
+        self._notice_request()
+        self._press(time.monotonic())
+        return self.tail.read()
+
+    def ask_to_stop(self, outcome: str, reason: str) -> None:
+        """Ask the trainer to end by itself, with this outcome. A second request changes nothing."""
+        if self.stop is None:
+            self.stop = Stop(outcome, reason, time.monotonic())
+            self.folder.request_stop(outcome, reason)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._killed = True
+        self._process.kill()
+
+    def exit_status(self) -> int | None:
+        """None while it runs."""
+        return self._process.exit_status()
+
+    def verdict(self, exit_status: int) -> Verdict:
+        """How the trial ended: the trainer's word where it gave one, else what can be told from outside."""
+        status = self.folder.read_status()
+        if status is not None and status != self._before.status and status.outcome is not None:
+            by_term = (
+                self.stop is not None and status.outcome == "preempted"
+            )  # what a TERM makes of any request
+            if not by_term:
+                return Verdict(status.outcome, status.reason, exit_status, time.time())
+        if self.stop is not None:
+            pressed = self._terminated is not None or self._killed
+            forced = f"; did not end by itself within {self._grace_s:g} s" if pressed else ""
+            return Verdict(self.stop.outcome, self.stop.reason + forced, exit_status, time.time())
+        outcome, reason = explain_exit(exit_status, self.log_tail())
+        return Verdict(outcome, reason, exit_status, time.time())
+
+    def log_tail(self) -> list[str]:
+        """The last lines that this session of the trial printed."""
+        return log_tail(self.folder, self._before.log_bytes)
+
+    def _notice_request(self) -> None:
+        """Another process (`sweep stop --trial`) may have asked the trainer to end."""
+        if self.stop is None and self.folder.stop_request.exists():
+            self.stop = Stop("stopped", "asked by hand", time.monotonic())
+
+    def _press(self, now: float) -> None:
+        if self.stop is None or self._killed:
+            return
+        if self._terminated is None:
+            if now - self.stop.since >= self._grace_s:
+                self._terminated = now
+                self._process.terminate()
+        elif now - self._terminated >= min(TERM_TO_KILL_S, self._grace_s):
+            self.kill()
+
+
+def log_tail(folder: RunFolder, start: int = 0) -> list[str]:
+    """The last lines of a run's log that are not blank, of what was written after byte `start`."""
+    try:
+        with folder.log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(min(start, size), size - _LOG_TAIL_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def explain_exit(exit_status: int, log: list[str]) -> tuple[str, str]:
+    """Outcome and reason of a trainer that ended without saying how, from exit status and log.
+
+    `accelerate launch` ends with 1 whatever happened to its child; how that ended stands in its traceback.
+    """
+    status = _child_status(log) if exit_status == 1 else exit_status
+    if status < 0:
+        name = signal.Signals(-status).name
+        hint = " (the kernel does this when memory runs out)" if name == "SIGKILL" else ""
+        return "crashed", f"ended by {name}{hint}"
+    if status == 0:
+        return "crashed", "ended with exit status 0 without an outcome in status.json"
+    if status == 2:
+        complaint = _last(_COMPLAINT, log) or (log[-1] if log else "the trainer refused its configuration")
+        return "config_error", complaint.removeprefix("error: ")
+    exception = _last(_EXCEPTION, log)
+    return "crashed", f"exit status {status}" + (f": {exception}" if exception else "")
+
+
+def _child_status(log: list[str]) -> int:
+    """Exit status of the launcher's child, negative for a signal; 1 where the log does not tell."""
+    for line in reversed(log):
+        if match := _CHILD_SIGNAL.search(line):
+            return -int(match[1])
+        if match := _CHILD_STATUS.search(line):
+            return int(match[1] or match[2])
+    return 1
+
+
+def _last(pattern: re.Pattern[str], log: list[str]) -> str | None:
+    return next((line for line in reversed(log) if pattern.match(line)), None)
+
+
+def await_end_of_earlier(folder: RunFolder) -> None:
+    """Wait for a trainer that outlives its killed supervisor by some seconds: two must not write one curve."""
+    while True:
+        status = folder.read_status()
+        if status is None or status.state == "ended" or status.pid is None:
+            return
+        if time.time() - status.updated > HEARTBEAT_LOST_S or not _exists(status.pid):
+            return
+        time.sleep(0.1)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,172 @@
+"""From cells to answers: statuses, the best hyperparameters, and that the curves decide."""
+
+from dataclasses import replace
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.law import exponent
+from analysis.load import Cell, group_cells, load_study, read_run
+from analysis.recommend import Analysis, CellResult, analyse, answer_cell
+from analysis.schedule import fresh_schedule
+from curves.recommendation import matching_cell, read_recommendation
+from curves.run_folder import RunFolder
+from tests.analysis.make_runs import Spec, learning_rates, make_run, true_minimum
+
+SPEC = Spec(best_time=0.12)
+
+
+def one_cell(tmp_path: Path, *specs: Spec) -> Cell:
+    """The single cell of these runs."""
+    runs = [read_run(make_run(tmp_path / f"run{number}", spec)) for number, spec in enumerate(specs)]
+    [cell] = group_cells(runs)
+    return cell
+
+
+def by_images(analysis: Analysis, method: str) -> dict[int, CellResult]:
+    return {cell.answer.images: cell for cell in analysis.cells if cell.answer.method == method}
+
+
+def test_every_status_is_found_where_it_is_true(analysis: Analysis) -> None:
+    lora, full = by_images(analysis, "lora"), by_images(analysis, "text_to_image")
+    assert {images: cell.answer.status for images, cell in lora.items()} == {4: "ok", 8: "ok", 16: "ok"}
+    expected = {4: "not_reached", 8: "no_gain", 16: "refused", 64: "refused"}
+    assert {images: cell.answer.status for images, cell in full.items()} == expected
+
+
+def test_minimum_holds_the_truth_and_steps_are_cheaper(analysis: Analysis) -> None:
+    for images, cell in by_images(analysis, "lora").items():
+        row = cell.answer
+        assert row.minimum is not None and row.window is not None and row.recommended_steps is not None
+        truth = true_minimum(replace(SPEC, best_time=0.12 * (images / 4) ** 0.6))
+        assert row.minimum["low"] <= truth <= row.minimum["high"]
+        assert row.window["low"] <= row.recommended_steps <= row.minimum["median"]
+        assert row.hyperparameters["lr"] == 1e-3
+        assert row.gain == pytest.approx(0.012 * (images / 4) ** 0.1, rel=0.15)
+        assert row.gain_se is not None and 0 < row.gain_se < 0.3 * row.gain
+
+
+def test_images_seen_and_epochs_follow_from_the_steps(analysis: Analysis) -> None:
+    for images, cell in by_images(analysis, "lora").items():
+        row = cell.answer
+        assert row.recommended_steps is not None
+        assert row.images_seen == 4 * row.recommended_steps
+        assert row.epochs == pytest.approx(4 * row.recommended_steps / images, abs=0.01)
+
+
+def test_cells_without_an_answer_have_no_steps_and_a_reason(analysis: Analysis) -> None:
+    for cell in by_images(analysis, "text_to_image").values():
+        row = cell.answer
+        assert (row.recommended_steps, row.minimum, row.window, row.images_seen, row.epochs) == (None,) * 5
+        assert row.reason
+
+
+def test_prefixes_give_a_lower_bound_and_count_as_censored(analysis: Analysis) -> None:
+    row = by_images(analysis, "text_to_image")[4].answer
+    assert row.lower_bound is not None and row.lower_bound > 20
+    assert row.evidence["runs"] == row.evidence["censored_runs"] == 2
+
+
+def test_mixed_panels_are_refused_by_name(analysis: Analysis) -> None:
+    cell = by_images(analysis, "text_to_image")[16]
+    for name in ("panel-a", "panel-b", *(item.run.name for item in cell.runs)):
+        assert name in cell.answer.reason
+    assert "panel" in cell.answer.reason
+
+
+def test_file_holds_the_answers_and_finds_the_cell(analysis: Analysis, study: Path) -> None:
+    stored = read_recommendation(study)
+    assert stored == analysis.recommendation
+    row = analysis.cells[0].answer
+    found = matching_cell(stored.cells, analysis.study.cells[0].identity)
+    assert found == row
+    raw = json.loads((study / "analysis" / "recommendation.json").read_text())
+    assert set(raw) == {"schema", "study", "cells", "law"}
+
+
+def test_analysis_is_the_same_twice(analysis: Analysis, study: Path) -> None:
+    again = analyse(replace(load_study(study), cells=load_study(study).cells[:1]))
+    assert again.recommendation.cells[0] == analysis.recommendation.cells[0]
+
+
+def test_truncated_curves_change_the_answer(tmp_path: Path) -> None:
+    whole = answer_cell(one_cell(tmp_path / "whole", SPEC)).answer
+    cut = answer_cell(one_cell(tmp_path / "cut", replace(SPEC, last_step=54))).answer
+    assert whole.status == "ok"
+    assert cut.status != "ok" and cut.recommended_steps is None
+
+
+def test_shuffled_curves_change_the_answer(tmp_path: Path) -> None:
+    cell = one_cell(tmp_path, SPEC)
+    folder = cell.runs[0].folder
+    records = [json.loads(line) for line in folder.curve.read_text().splitlines()]
+    values = [record["val_loss"] for record in records]
+    order = np.random.default_rng(0).permutation(len(values))
+    for record, index in zip(records, order, strict=True):
+        record["val_loss"] = values[index]
+        record["image_loss"] = [values[index]] * 8
+    folder.curve.write_text("".join(json.dumps(record) + "\n" for record in records))
+    before = answer_cell(cell).answer
+    [shuffled] = group_cells([read_run(folder)])
+    after = answer_cell(shuffled).answer
+    assert (after.status, after.recommended_steps) != (before.status, before.recommended_steps)
+
+
+def test_best_hyperparameters_average_over_replicates(tmp_path: Path) -> None:
+    """One lucky seed at a poor learning rate does not win against the mean of two at a good one."""
+    lucky = replace(SPEC, lr=2e-3, seed=1, gain=0.014)
+    unlucky = replace(SPEC, lr=2e-3, seed=2, gain=0.0095)
+    cell = one_cell(tmp_path, SPEC, replace(SPEC, seed=3), lucky, unlucky)
+    result = answer_cell(cell)
+    assert result.answer.hyperparameters["lr"] == 1e-3
+    assert [item.run.name for item in result.best] == ["run0", "run1"]
+
+
+def test_other_hyperparameters_are_not_pooled(tmp_path: Path) -> None:
+    other = replace(SPEC, seed=1, gain=0.006, best_time=0.5, hyperparameters={"rank": 64})
+    alone = answer_cell(one_cell(tmp_path / "alone", SPEC)).answer
+    both = answer_cell(one_cell(tmp_path / "both", SPEC, other)).answer
+    assert (both.minimum, both.evidence["runs"]) == (alone.minimum, 1)
+
+
+def test_recommendation_follows_the_decaying_schedule(tmp_path: Path) -> None:
+    """A cosine run reaches the same intrinsic time later."""
+    spec = replace(SPEC, schedule="cosine", horizon=300, best_time=0.1)
+    run = read_run(make_run(tmp_path / "a", spec))
+    schedule = fresh_schedule(run)
+    assert np.allclose(schedule.lr_sum[1:], np.cumsum(learning_rates(spec)))
+    cut = read_run(make_run(tmp_path / "b", replace(spec, last_step=76)))
+    assert np.allclose(fresh_schedule(cut).lr_sum, schedule.lr_sum)
+
+
+def test_unknown_schedule_goes_through_the_points(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "a", replace(SPEC, hyperparameters={"schedule": "one-cycle"}))
+    schedule = fresh_schedule(read_run(folder))
+    assert schedule.horizon_steps == SPEC.horizon
+    assert schedule.lr_sum[-1] == pytest.approx(SPEC.lr * SPEC.horizon)
+
+
+def test_runs_without_evaluations_are_refused(tmp_path: Path) -> None:
+    folder: RunFolder = make_run(tmp_path / "a", SPEC)
+    folder.curve.unlink()
+    row = analyse(load_study(tmp_path)).cells[0].answer
+    assert (row.status, row.reason) == ("refused", "no run has 4 finite evaluations")
+
+
+def test_law_needs_three_sizes_and_finds_the_exponent(analysis: Analysis, tmp_path: Path) -> None:
+    law = analysis.recommendation.law
+    assert law is not None
+    [group] = law["groups"]
+    assert group["images"] == [4, 8, 16]
+    assert group["exponent"]["low"] <= 0.6 <= group["exponent"]["high"]
+    assert analyse(replace(analysis.study, cells=analysis.study.cells[:2])).recommendation.law is None
+
+
+@pytest.mark.parametrize("truth", [0.3, 0.6, 1.0])
+def test_exponent_of_an_exact_law(truth: float) -> None:
+    images = np.array([4.0, 16.0, 64.0, 256.0, 1024.0])
+    low, median, high = exponent(images, 3 * images**truth, np.full(5, 0.02))
+    assert low < truth < high
+    assert median == pytest.approx(truth, abs=0.05)

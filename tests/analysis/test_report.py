@@ -1,0 +1,234 @@
+"""The page: complete, self-contained, and with no number of its own."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+import json
+from pathlib import Path
+import re
+from typing import Any
+
+import pytest
+
+from analysis import words
+from analysis.figures import cell_figure, spread_labels
+from analysis.load import load_study
+from analysis.recommend import Analysis, analyse, write_analysis
+from analysis.report import answered, report_context, write_report
+from analysis.samples import sample_strip
+from tests.analysis.make_runs import Spec, make_run
+
+VOID = {"meta", "img", "link", "br", "hr"}
+ADDRESSES = ("src", "href", "xlink:href", "srcset", "action", "data", "poster")
+
+
+class Page(HTMLParser):
+    """Texts of marked elements, all addresses, all pictures and all ids."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.rows: dict[int, dict[str, str]] = {}
+        self.reasons: dict[int, str] = {}
+        self.runs: list[str] = []
+        self.pictures: list[dict[str, str]] = []
+        self._row = -1
+        self._take: Callable[[str], None] | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.tags.append(tag)
+        self.addresses += [values[name] for name in ADDRESSES if name in values]
+        self.ids += [values["id"]] if "id" in values else []
+        if tag == "img":
+            self.pictures.append(values)
+        if "data-run" in values:
+            self.runs.append(values["data-run"])
+        if "data-cell" in values:
+            self._row = int(values["data-cell"])
+            self.rows[self._row] = {}
+        if "data-key" in values:
+            self._collect(self.rows[self._row], values["data-key"])
+        if "data-reason" in values:
+            self._collect(self.reasons, int(values["data-reason"]))
+
+    def _collect(self, into: dict[Any, str], key: Any) -> None:
+        into[key] = ""
+
+        def take(text: str) -> None:
+            into[key] += text
+
+        self._take = take
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "td":
+            self._take = None
+
+    def handle_data(self, data: str) -> None:
+        if self._take is not None:
+            self._take(data)
+
+
+@pytest.fixture(scope="session")
+def text(report: Path) -> str:
+    return report.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+@pytest.fixture(scope="session")
+def stored(study: Path, report: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((study / "analysis" / "recommendation.json").read_text())[
+        "cells"
+    ]
+    return found
+
+
+def test_page_loads_nothing_from_elsewhere(page: Page, text: str) -> None:
+    assert page.addresses
+    assert all(address.startswith(("#", "data:")) for address in page.addresses)
+    assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
+    assert all(address.startswith("#") for address in re.findall(r"url\(([^)]*)\)", text))
+    assert "@import" not in text
+
+
+def test_every_reference_within_the_page_is_there_once(page: Page) -> None:
+    assert len(page.ids) == len(set(page.ids))
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.ids)
+
+
+def test_every_number_is_that_of_the_file(page: Page, stored: list[dict[str, Any]]) -> None:
+    assert len(page.rows) == len(stored)
+    for row, cell in zip(page.rows.values(), stored, strict=True):
+        assert row["method"] == cell["method"]
+        assert int(row["images"]) == cell["images"]
+        minimum = re.fullmatch(r"(\d+) \((\d+)–(\d+)\)", row["minimum"])
+        window = re.fullmatch(r"(\d+)–(\d+)", row["window"])
+        if cell["status"] != "ok":
+            assert row["recommended_steps"] == words.STATUS_WORDS[cell["status"]]
+            assert (minimum, window, row["images_seen"], row["epochs"]) == (None, None, "–", "–")
+            continue
+        assert int(row["recommended_steps"]) == cell["recommended_steps"]
+        assert minimum is not None and window is not None
+        assert [int(part) for part in minimum.groups()] == [
+            cell["minimum"][k] for k in ("median", "low", "high")
+        ]
+        assert [int(part) for part in window.groups()] == [cell["window"][k] for k in ("low", "high")]
+        assert int(row["images_seen"]) == cell["images_seen"]
+        assert float(row["epochs"]) == pytest.approx(cell["epochs"], rel=0.005)
+        assert float(row["lr"]) == pytest.approx(cell["hyperparameters"]["lr"], rel=0.05)
+        gain, error = row["gain"].split(" ± ")
+        assert float(gain) == pytest.approx(cell["gain"], abs=cell["gain_se"] / 10)
+        assert float(error) == pytest.approx(cell["gain_se"], rel=0.1)
+
+
+def test_reasons_runs_and_damaged_folders_are_told(
+    page: Page, text: str, stored: list[dict[str, Any]]
+) -> None:
+    for reason, cell in zip(page.reasons.values(), stored, strict=True):
+        assert cell["reason"] in reason
+    assert len(page.runs) == 12
+    assert "0099-damaged" in text
+
+
+def test_answer_in_two_sentences_gives_the_steps(text: str, stored: list[dict[str, Any]]) -> None:
+    for cell in stored:
+        if cell["status"] == "ok":
+            steps, low, high = cell["recommended_steps"], *cell["window"].values()
+            assert f"{cell['images']} images: train {steps} steps (window {low}–{high})" in text
+    assert "No answer: text_to_image, 4 images (not reached); " in text
+
+
+def test_samples_are_embedded_and_the_nearest_column_is_marked(page: Page, analysis: Analysis) -> None:
+    assert len(page.pictures) >= 4 * 8
+    assert all(picture["src"].startswith("data:image/png;base64,") for picture in page.pictures)
+    assert any("house <with> a" in picture["alt"] for picture in page.pictures)
+    cell = analysis.cells[0]
+    assert cell.shown is not None and cell.answer.recommended_steps is not None
+    strip = sample_strip(cell.shown.run, cell.answer)
+    assert strip is not None
+    assert strip.nearest == min(
+        strip.steps[1:], key=lambda step: abs(step - (cell.answer.recommended_steps or 0))
+    )
+    assert strip.rows[0][0] == "a line drawing of a cat"
+    assert all(picture is not None for _, pictures in strip.rows for picture in pictures)
+
+
+def test_damaged_sample_leaves_a_gap(tmp_path: Path, analysis: Analysis) -> None:
+    folder = make_run(tmp_path / "a", Spec(horizon=60, samples=True))
+    (folder.samples / "step-000016-1.png").write_bytes(b"no picture")
+    (folder.samples / "prompts.json").unlink()
+    strip = sample_strip(load_study(tmp_path).runs[0], analysis.cells[0].answer)
+    assert strip is not None
+    assert strip.rows[1][0] == "prompt 2"
+    assert [picture is None for picture in strip.rows[1][1]] == [step == 16 for step in strip.steps]
+
+
+def test_commands_reproduce_study_answer_and_training(analysis: Analysis, text: str, tmp_path: Path) -> None:
+    groups = dict(report_context(replace(analysis, cells=analysis.cells[:1]), tmp_path)["commands"])
+    assert groups["The sweep"] == ["python -m sweep run experiment=demo"]
+    [training] = groups["Training as recommended"]
+    assert "dataset_size=n4 method=lora budget=recommended budget.study=" in training
+    assert "optimizer.lr" not in training
+    assert "python -m analysis report" in text
+    assert "0123456789ab" in text
+
+
+def test_figures_lie_beside_the_page_and_markdown_shows_them(report: Path) -> None:
+    markdown = (report.parent / "report.md").read_text(encoding="utf-8")
+    shown = re.findall(r"\]\((figures/[^)]+)\)", markdown)
+    assert len(shown) == 8
+    for name in shown:
+        assert (report.parent / name).read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (report.parent / name).with_suffix(".svg").read_text()
+
+
+def test_markdown_has_the_numbers(report: Path, stored: list[dict[str, Any]]) -> None:
+    lines = (report.parent / "report.md").read_text(encoding="utf-8").splitlines()
+    for cell in stored:
+        [row] = [line for line in lines if line.startswith(f"| {cell['method']} | {cell['images']} |")]
+        assert str(cell["recommended_steps"] or words.STATUS_WORDS[cell["status"]]) in row
+
+
+def test_names_from_outside_cannot_break_the_page(tmp_path: Path) -> None:
+    make_run(
+        tmp_path / "<b>study" / "<i>run", Spec(horizon=60, method="<script>alert(1)</script>", study=None)
+    )
+    found = analyse(load_study(tmp_path / "<b>study"))
+    write_analysis(found)
+    text = write_report(found).read_text(encoding="utf-8")
+    assert "<script>" not in text and "<b>study" not in text and "<i>run" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_answer_for_many_cells_gives_the_range(analysis: Analysis) -> None:
+    row = analysis.recommendation.cells[0]
+    cells = [replace(row, images=size, recommended_steps=10 * size) for size in range(1, 10)]
+    assert answered(cells).startswith("Answered: 9 of 9 cells, from train 10 steps")
+    assert "to train 90 steps" in answered(cells)
+    assert answered([replace(row, status="no_gain", recommended_steps=None)]) == (
+        "Answered: nothing yet; lora, 4 images (no gain)."
+    )
+
+
+def test_figure_shows_each_run_and_the_bottom_of_the_curve(analysis: Analysis) -> None:
+    figure = cell_figure(analysis.cells[0], analysis.recommendation.cells)
+    assert [line.best for line in figure.lines] == [False, True]
+    assert figure.band is not None
+    inside = (figure.band.low <= figure.band.median) & (figure.band.median <= figure.band.high)
+    assert inside.all()
+    assert figure.lowest < min(line.delta.min() for line in figure.lines)
+
+
+def test_labels_are_spread_in_order() -> None:
+    spread = spread_labels([0.0, 0.01, 1.0, 0.02], 0.1)
+    assert sorted(range(4), key=spread.__getitem__) == [0, 1, 3, 2]
+    ordered = sorted(spread)
+    assert all(b - a >= 0.1 - 1e-9 for a, b in pairwise(ordered))

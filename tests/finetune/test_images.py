@@ -1,0 +1,243 @@
+"""What a file becomes: orientation, transparency, odd modes; and the rules for captions and folders."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from conf.errors import RequestError
+from conf.schema import Captions, Dataset
+from finetune.images import (
+    dataset_id,
+    list_images,
+    pixel_hash,
+    read_caption,
+    read_folder,
+    read_image,
+    split_examples,
+    square_pixels,
+)
+from tests.finetune.tiny_pipeline import make_images
+
+RED, WHITE = (255, 0, 0), (255, 255, 255)
+FILE = Captions(name="file")
+
+
+def corner(path: Path) -> tuple[int, ...]:
+    value = read_image(path).getpixel((0, 0))
+    assert isinstance(value, tuple)
+    return value
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_pixels_are_white_not_what_lies_under_them(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "image.png"
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).convert(mode).save(path)
+    assert corner(path) == WHITE
+
+
+def test_half_transparent_pixels_are_blended_with_white(tmp_path: Path) -> None:
+    path = tmp_path / "half.png"
+    Image.new("RGBA", (4, 4), (0, 0, 0, 128)).save(path)
+    assert corner(path) == (127, 127, 127)
+
+
+def test_a_palette_with_a_transparent_entry_is_white_there(tmp_path: Path) -> None:
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putpixel((3, 3), 1)
+    path = tmp_path / "palette.png"
+    image.save(path, transparency=0)
+    assert corner(path) == WHITE
+    assert read_image(path).getpixel((3, 3)) == (0, 0, 255)
+
+
+def test_an_rgb_file_with_a_transparent_colour_is_white_there(tmp_path: Path) -> None:
+    path = tmp_path / "key.png"
+    Image.new("RGB", (4, 4), RED).save(path, transparency=RED)
+    assert corner(path) == WHITE
+
+
+@pytest.mark.parametrize(("mode", "colour"), [("L", 0), ("1", 0), ("P", 0)])
+def test_modes_without_colour_become_rgb(tmp_path: Path, mode: str, colour: int) -> None:
+    image = Image.new(mode, (4, 4), colour)
+    if mode == "P":
+        image.putpalette([0, 0, 0])
+    path = tmp_path / "image.png"
+    image.save(path)
+    assert read_image(path).mode == "RGB"
+    assert corner(path) == (0, 0, 0)
+
+
+def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
+    path = tmp_path / "print.jpg"
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(path, quality=100)
+    red, green, blue = corner(path)
+    assert red > 240
+    assert max(green, blue) < 16
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.full((4, 4), 32896, dtype=np.uint16)).save(path)
+    assert corner(path) == (128, 128, 128)
+
+
+def test_floating_point_files_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "float.tiff"
+    Image.new("F", (4, 4), 0.5).save(path)
+    with pytest.raises(ValueError, match="floating-point"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
+def test_animated_files_are_refused_with_their_number_of_frames(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"moving.{suffix}"
+    frames = [Image.new("RGB", (4, 4), (shade, 0, 0)) for shade in (0, 120, 250)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match="3 frames"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+    upright = np.zeros((16, 32, 3), dtype=np.uint8)
+    upright[:8, :16] = RED
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = Image.fromarray(upright)
+    if orientation in undo:
+        stored = stored.transpose(undo[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "turned.png"
+    stored.save(path, exif=exif)
+    assert np.array_equal(np.asarray(read_image(path)), upright)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
+def test_damaged_files_are_a_value_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.png"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_image(path)
+
+
+def test_a_truncated_file_is_a_value_error(tmp_path: Path) -> None:
+    path = tmp_path / "cut.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_image(path)
+
+
+def test_the_centre_square_is_taken() -> None:
+    wide = np.zeros((10, 30, 3), dtype=np.uint8)
+    wide[:, 10:20] = 255
+    pixels = square_pixels(Image.fromarray(wide), 8)
+    assert pixels.shape == (3, 8, 8)
+    assert np.all(pixels == 1.0)
+
+
+def test_content_is_of_pixels_not_of_the_file(tmp_path: Path) -> None:
+    array = np.random.default_rng(1).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    for name in ("a.png", "b.bmp", "c.tiff"):
+        Image.fromarray(array).save(tmp_path / name)
+    assert len({pixel_hash(tmp_path / name) for name in ("a.png", "b.bmp", "c.tiff")}) == 1
+    array[0, 0, 0] ^= 1
+    Image.fromarray(array).save(tmp_path / "d.png")
+    assert pixel_hash(tmp_path / "d.png") != pixel_hash(tmp_path / "a.png")
+
+
+def test_captions_lose_only_white_space(tmp_path: Path) -> None:
+    (tmp_path / "cat.txt").write_text("\ufeff a  cat,\n é \n", encoding="utf-8")
+    assert read_caption(tmp_path / "cat.png", FILE) == "a cat, é"
+    instance = Captions(name="instance", source="instance", text="sks cat")
+    assert read_caption(tmp_path / "none.png", instance) == "sks cat"
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"), [(None, "has no caption"), (b" \n", "is empty"), (b"\xff\xfe", "cannot be read")]
+)
+def test_unusable_captions_are_named(tmp_path: Path, content: bytes | None, complaint: str) -> None:
+    if content is not None:
+        (tmp_path / "cat.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=complaint):
+        read_caption(tmp_path / "cat.png", FILE)
+
+
+def test_listing_is_sorted_and_leaves_out_what_is_no_image(tmp_path: Path) -> None:
+    make_images(tmp_path, 3)
+    (tmp_path / "._image-000.png").write_bytes(b"left by a file manager")
+    (tmp_path / "notes.md").write_text("hello")
+    (tmp_path / "UPPER.PNG").write_bytes((tmp_path / "image-000.png").read_bytes())
+    names = [path.name for path in list_images(tmp_path)]
+    assert names == ["UPPER.PNG", "image-000.png", "image-001.png", "image-002.png"]
+
+
+def test_a_folder_of_other_files_says_which(tmp_path: Path) -> None:
+    (tmp_path / "photo.heic").write_bytes(b"")
+    with pytest.raises(RequestError, match=r"no images in this folder \(found only \.heic"):
+        list_images(tmp_path)
+
+
+def test_unusable_images_stop_the_run_or_are_left_out_by_name(tmp_path: Path) -> None:
+    folder, cache = make_images(tmp_path / "data", 4), tmp_path / "cache"
+    (folder / "image-001.png").write_bytes(b"broken")
+    (folder / "image-002.txt").unlink()
+    dataset = Dataset(name="folder", path=str(folder))
+    with pytest.raises(RequestError, match=r"image-001\.png cannot be read.*\(and 1 more\).*skip_unreadable=true"):
+        read_folder(dataset, FILE, cache)
+    dataset.skip_unreadable = True
+    examples, notes = read_folder(dataset, FILE, cache)
+    assert [example.path.name for example in examples] == ["image-000.png", "image-003.png"]
+    assert len(notes) == 2
+    assert notes[0].startswith("image-001.png cannot be read")
+
+
+def test_the_same_picture_twice_is_one_example(tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "data", 2)
+    Image.open(folder / "image-000.png").save(folder / "copy.bmp")
+    (folder / "copy.txt").write_text("a copy")
+    examples, notes = read_folder(Dataset(name="folder", path=str(folder)), FILE, tmp_path / "cache")
+    assert len(examples) == 2
+    assert notes == ["image-000.png is the same picture as copy.bmp"]
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    folder, cache = make_images(tmp_path / "data", 1), tmp_path / "cache"
+    dataset = Dataset(name="folder", path=str(folder))
+    before, _ = read_folder(dataset, FILE, cache)
+    Image.new("RGB", (9, 9)).save(folder / "image-000.png")
+    os.utime(folder / "image-000.png", ns=(1, 1))
+    after, _ = read_folder(dataset, FILE, cache)
+    assert before[0].content != after[0].content
+
+
+def test_the_dataset_id_is_of_content(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first = make_images(tmp_path / "first", 3)
+    second = make_images(tmp_path / "second", 3)
+    (second / "image-000.png").rename(second / "zebra.png")
+    (second / "image-000.txt").rename(second / "zebra.txt")
+    ids = [dataset_id(read_folder(Dataset(name="x", path=str(path)), FILE, cache)[0]) for path in (first, second)]
+    assert ids[0] == ids[1]
+    (second / "zebra.txt").write_text("another caption")
+    assert dataset_id(read_folder(Dataset(name="x", path=str(second)), FILE, cache)[0]) != ids[0]
+
+
+def test_splits_that_ask_for_too_much_say_how_much_there_is(tmp_path: Path) -> None:
+    examples, _ = read_folder(Dataset(name="x", path=str(make_images(tmp_path / "d", 5))), FILE, tmp_path / "cache")
+    with pytest.raises(RequestError, match=r"dataset\.held_out=5: the folder has 5 usable images"):
+        split_examples(examples, held_out=5, images=1, seed=0)
+    with pytest.raises(RequestError, match="use 3 or fewer, or dataset_size=all"):
+        split_examples(examples, held_out=2, images=4, seed=0)

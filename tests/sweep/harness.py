@@ -1,0 +1,125 @@
+"""Real supervisor processes over the stand-in trainer."""
+
+from collections.abc import Callable
+import json
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from curves.run_folder import RunFolder, find_runs
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAINER = Path(__file__).with_name("stand_in_trainer.py")
+DEADLINE_S = 60.0
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_S) -> Any:
+    """Poll until a condition holds; its value."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"waited {seconds:g} s in vain for: {what}")
+
+
+class Sweep:
+    """`python -m sweep` on a study of one cell (lora) in a temporary folder, with the stand-in trainer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.runs_dir = folder / "my runs, a=b"  # a path that needs quoting
+        self.study = self.runs_dir / "s"
+        self.hold = folder / "go"  # trainers told to `hold` wait for this file
+        self._started: list[subprocess.Popen[str]] = []
+
+    def arguments(self, *overrides: str) -> list[str]:
+        return [
+            f"runs_dir='{self.runs_dir}'",
+            "study=s",
+            "budget.max_steps=64",
+            "sweep.trials=3",
+            "launch.slots=2",
+            "launch.poll_s=0.05",
+            "launch.grace_s=10",
+            f"launch.command=['{sys.executable}','{TRAINER}']",
+            *overrides,
+        ]
+
+    def start(self, *arguments: str, **stand_in: Any) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sweep", *arguments],
+            cwd=ROOT,
+            env={**os.environ, "STAND_IN": json.dumps(stand_in), "COLUMNS": "200", "PYTHONWARNINGS": "error"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._started.append(process)
+        return process
+
+    def run(self, *overrides: str, status: int = 0, **stand_in: Any) -> str:
+        """Run a study to its end; its output."""
+        return self.end_of(self.start("run", *self.arguments(*overrides), **stand_in), status)
+
+    def resume(self, *overrides: str, status: int = 0, **stand_in: Any) -> str:
+        return self.end_of(self.start("resume", str(self.study), *overrides, **stand_in), status)
+
+    def end_of(self, process: "subprocess.Popen[str]", status: int) -> str:
+        output, _ = process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == status, output
+        assert "Traceback" not in output, output
+        return output
+
+    def folders(self) -> list[RunFolder]:
+        return find_runs(self.study)
+
+    def outcomes(self) -> list[str | None]:
+        return [folder.outcome() for folder in self.folders()]
+
+    def sessions(self, folder: RunFolder) -> list[dict[str, Any]]:
+        lines = (folder.path / "sessions.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    def trainers(self) -> list[int]:
+        """Numbers of all trainer processes of this study that are alive, launchers included."""
+        found = []
+        for item in Path("/proc").iterdir():
+            if not item.name.isdigit():
+                continue
+            try:
+                command = (item / "cmdline").read_bytes().decode("utf-8", errors="replace")
+                state = (item / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
+            except OSError:
+                continue
+            if f"run_dir='{self.study}" in command and state != "Z":
+                found.append(int(item.name))
+        return found
+
+    def states(self) -> dict[str, int]:
+        """Optuna's states of the trials in the journal."""
+        import optuna
+
+        from sweep.study import open_journal
+
+        storage = open_journal(self.study / "journal.log")
+        names = [
+            trial.state.name
+            for study in optuna.get_all_study_names(storage)
+            for trial in optuna.load_study(study_name=study, storage=storage).get_trials(deepcopy=False)
+        ]
+        return {name: names.count(name) for name in sorted(set(names))}
+
+    def close(self) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        for pid in self.trainers():
+            os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,141 @@
+"""A trainer that obeys the run folder's contract and trains nothing: a U-shaped curve in (lr x steps).
+
+Usage: stand_in_trainer.py OVERRIDES, as train.py. The variable STAND_IN, a JSON object, steers it:
+    step_s: seconds a step;  checkpoint_every: steps
+    crash, killed, diverge, config_error: numbers of trials that end so, at half of their steps
+    hang: numbers of trials that hang there and ignore TERM
+    outlive: seconds that a trainer goes on after its supervisor's end
+    hold: file that all trials wait for there, until they are asked to stop
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from curves.point import Point
+from curves.run_folder import RunFacts, RunFolder, Status, read_json, write_json
+
+TELL = json.loads(os.environ.get("STAND_IN", "{}"))
+NUMBER = int(os.environ.get("STEPBUDGET_TRIAL", "0"))
+
+
+def told(what: str) -> bool:
+    return NUMBER in TELL.get(what, [])
+
+
+def parse(arguments: list[str]) -> dict[str, str]:
+    pairs = (item.lstrip("+").split("=", 1) for item in arguments if "=" in item)
+    return {key: value.strip("'") for key, value in pairs}
+
+
+def watch_supervisor() -> None:
+    """End when standard input closes: the supervisor is gone."""
+    while os.read(0, 4096):  # not through sys.stdin, whose lock would abort the interpreter's end
+        pass
+    time.sleep(TELL.get("outlive", 0))
+    os._exit(3)
+
+
+def held_out_loss(lr: float, step: int) -> float:
+    """Falls to a minimum at lr x step = 0.05 and rises again; higher rates reach less."""
+    time_passed = lr * step / 0.05
+    return 1.0 - 0.2 * (1 - lr) * time_passed * math.exp(1 - time_passed)
+
+
+def write_start(folder: RunFolder, given: dict[str, str], lr: float, steps: int) -> None:
+    cell = {"method": given.get("method", "lora"), "base_model": "tiny", "resolution": 64}
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.write_facts(
+        RunFacts(
+            cell,
+            {"lr": lr, "batch": 4},
+            int(given["seed"]),
+            steps,
+            lr * steps,
+            "panel",
+            8,
+            given["study"],
+            NUMBER,
+        )
+    )
+    with (folder.path / "sessions.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"pid": os.getpid(), "overrides": sys.argv[1:]}) + "\n")
+
+
+def misbehave(folder: RunFolder, step: int) -> None:
+    """What STAND_IN asks for, at half of the steps."""
+    if told("crash"):
+        raise RuntimeError("told to crash")
+    if told("killed"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if told("hang"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        (folder.path / "hanging").touch()
+        while True:
+            time.sleep(0.05)
+    if told("diverge"):
+        folder.append_point(Point(step=step, val_loss=math.nan))
+        end(folder, "diverged", "the loss is not finite", step)
+
+
+def end(folder: RunFolder, outcome: str, reason: str, step: int) -> None:
+    folder.write_status(Status("ended", step, outcome, reason, updated=time.time(), pid=os.getpid()))
+    os._exit(0)
+
+
+def train(folder: RunFolder, lr: float, steps: int) -> None:
+    checkpoint = folder.checkpoints / "last" / "state.json"
+    start = read_json(checkpoint)["step"] if checkpoint.exists() else 0
+    folder.cut_curve(start)
+    step_s, every = TELL.get("step_s", 0.001), TELL.get("checkpoint_every", 0)
+    for step in range(start, steps + 1):
+        if step & (step - 1) == 0 or step == steps:
+            loss = held_out_loss(lr, step)
+            folder.append_point(
+                Point(step=step, images_seen=4 * step, lr=lr, lr_sum=lr * step, val_loss=loss)
+            )
+            folder.write_status(Status("running", step, None, "", step_s, steps, time.time(), os.getpid()))
+        if step == steps // 2:
+            misbehave(folder, step)
+        if every and step % every == 0:
+            write_json(checkpoint, {"step": step})
+        while (
+            step == steps // 2
+            and "hold" in TELL
+            and not (Path(TELL["hold"]).exists() or folder.stop_request.exists())
+        ):
+            time.sleep(0.02)
+        if folder.stop_request.exists():
+            write_json(checkpoint, {"step": step})
+            request: dict[str, Any] = read_json(folder.stop_request)
+            end(folder, request["outcome"], request["reason"], step)
+        time.sleep(step_s)
+    end(folder, "complete", "", steps)
+
+
+def main() -> None:
+    given = parse(sys.argv[1:])
+    if told("config_error"):
+        print("error: dataset.path=nowhere: there is no such folder", file=sys.stderr)
+        sys.exit(2)
+    if "STEPBUDGET_SUPERVISED" in os.environ:
+        threading.Thread(target=watch_supervisor, daemon=True).start()
+    folder, lr, steps = (
+        RunFolder(given["run_dir"]),
+        float(given.get("optimizer.lr", "1e-3")),
+        int(given["budget.max_steps"]),
+    )
+    write_start(folder, given, lr, steps)
+    train(folder, lr, steps)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""The Optuna side: totals, first values, pruners, and answers that depend on the history alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conf.errors import RequestError
+from conf.schema import Pruner, Sampler, SpaceParameter
+from sweep.study import CellStudy, make_pruner, open_journal
+
+SPACE = [
+    SpaceParameter("optimizer.lr", low=1e-4, high=1e-2, log=True),
+    SpaceParameter("optimizer.batch_size", low=1, high=8, integer=True),
+    SpaceParameter("optimizer.schedule", choices=["constant", "cosine"]),
+]
+
+
+def study(
+    path: Path, sampler: str = "tpe", pruner: Pruner | None = None, first: Mapping[str, Any] | None = None
+) -> CellStudy:
+    return CellStudy(
+        storage=open_journal(path / "journal.log"),
+        label="n4-lora",
+        parameters=SPACE,
+        first=first or {},
+        sampler=Sampler(sampler, seed=3),
+        pruner=pruner or Pruner(),
+        trials=9,
+        first_step=4,
+        max_steps=64,
+    )
+
+
+def loss(values: Mapping[str, Any]) -> float:
+    return float((values["optimizer.lr"] - 2e-3) ** 2 + 0.01 * values["optimizer.batch_size"])
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+def test_interrupted_study_goes_on_as_the_uninterrupted_one(tmp_path: Path, sampler: str) -> None:
+    answers: list[list[dict[str, Any]]] = []
+    for name, reopened in (("whole", False), ("interrupted", True)):
+        folder = tmp_path / name
+        folder.mkdir()
+        cell = study(folder, sampler)
+        answers.append([])
+        for _ in range(9):
+            if reopened:
+                cell = study(folder, sampler)
+            asked = cell.ask()
+            answers[-1].append(asked.values)
+            cell.tell(asked.number, "complete", loss(asked.values))
+        assert cell.states() == {"COMPLETE": 9}
+    assert answers[0] == answers[1]
+    assert len({str(values) for values in answers[0]}) == 9  # no configuration is repeated
+
+
+def test_first_values_come_first_and_do_not_count_before_they_run(tmp_path: Path) -> None:
+    cell = study(tmp_path, first={"optimizer.lr": 5e-3})
+    assert cell.asked() == 0
+    assert study(tmp_path, first={"optimizer.lr": 5e-3}).asked() == 0  # opened twice, lined up once
+    values = [cell.ask().values for _ in range(2)]
+    assert values[0]["optimizer.lr"] == 5e-3
+    assert values[1]["optimizer.lr"] != 5e-3
+    assert cell.asked() == 2
+
+
+def test_running_trials_are_found_again_with_folder_and_values(tmp_path: Path) -> None:
+    cell = study(tmp_path)
+    asked = cell.ask()
+    cell.assign(asked.number, "0007-n4-lora")
+    cell.tell(cell.ask().number, "failed")
+    (found,) = study(tmp_path).running()
+    assert (found.number, found.values, found.folder) == (asked.number, asked.values, "0007-n4-lora")
+    assert study(tmp_path).folders() == ["0007-n4-lora"]
+    assert study(tmp_path).states() == {"FAIL": 1, "RUNNING": 1}
+
+
+PRUNERS = [
+    Pruner("median", {"n_startup_trials": 2}),
+    Pruner("asha", {"reduction_factor": 2}),
+    Pruner("hyperband", {"reduction_factor": 2}),
+]
+
+
+@pytest.mark.parametrize("pruner", PRUNERS, ids=lambda pruner: pruner.name)
+def test_pruner_ends_the_worst(tmp_path: Path, pruner: Pruner) -> None:
+    cell = study(tmp_path, "random", pruner)
+    pruned: list[float] = []
+    kept: list[float] = []
+    for level in (0.1, 0.2, 0.3, 0.9, 0.15, 0.95, 0.05, 0.99):
+        asked = cell.ask()
+        if any(cell.report(asked.number, {step: level}) for step in (0, 4, 8, 16, 32)):
+            cell.tell(asked.number, "pruned")
+            pruned.append(level)
+        else:
+            cell.tell(asked.number, "complete", level)
+            kept.append(level)
+    assert pruned
+    assert 0.05 in kept
+    assert min(kept) < min(pruned)
+    assert cell.states() == {"COMPLETE": len(kept), "PRUNED": len(pruned)}
+
+
+def test_no_pruner_never_prunes_and_reports_are_repeatable(tmp_path: Path) -> None:
+    cell = study(tmp_path)
+    asked = cell.ask()
+    size = (tmp_path / "journal.log").stat().st_size
+    assert not cell.report(asked.number, {0: 1.0, 4: 0.5})
+    written = (tmp_path / "journal.log").stat().st_size
+    assert written > size
+    assert not cell.report(asked.number, {0: 1.0, 4: 0.5})  # a continued run reads its curve from the start
+    assert (tmp_path / "journal.log").stat().st_size == written
+
+
+def test_wrong_pruner_parameter_is_named() -> None:
+    with pytest.raises(RequestError, match=r"sweep\.pruner\.parameters.*median.*patience"):
+        make_pruner(Pruner("median", {"patience": 3}), 4, 64)

@@ -1,0 +1,232 @@
+"""Whole sweeps with real processes: to the end, through crashes, kills, Ctrl-C, and on again."""
+
+import json
+from pathlib import Path
+import signal
+import sys
+
+import pytest
+import yaml
+
+from curves.run_folder import RunFolder
+from tests.sweep.harness import TRAINER, Sweep, wait_until
+
+
+def evaluated(folder: RunFolder, count: int = 2) -> bool:
+    return len(folder.points()) >= count
+
+
+def running(sweep: Sweep, count: int) -> list[RunFolder]:
+    """The run folders, once so many trials have evaluated."""
+    return wait_until(
+        lambda: (
+            [item for item in sweep.folders() if evaluated(item)][:count]
+            if sum(evaluated(item) for item in sweep.folders()) >= count
+            else None
+        ),
+        f"{count} trials with evaluations",
+    )
+
+
+def test_complete_sweep(sweep: Sweep) -> None:
+    output = sweep.run(
+        "sweep.factors={dataset_size: [n4, n16], method: [lora, text_to_image]}", "sweep.trials=2"
+    )
+    names = [folder.path.name for folder in sweep.folders()]
+    assert [name.split("-", 1)[0] for name in names] == [f"{number:04d}" for number in range(8)]
+    assert {name.split("-", 1)[1] for name in names} == {
+        f"{size}-{method}-native-tiny" for size in ("n4", "n16") for method in ("lora", "text_to_image")
+    }
+    assert sweep.outcomes() == ["complete"] * 8
+    assert sweep.states() == {"COMPLETE": 8}
+    assert "next: python -m analysis report" in output
+    for folder in sweep.folders():
+        facts = folder.read_facts()
+        low, high = (5e-4, 1e-2) if "lora" in folder.path.name else (1e-4, 2e-3)
+        assert low <= facts.hyperparameters["lr"] <= high  # the range of the cell's own method
+        assert facts.study == "s"
+        assert facts.trial == int(folder.path.name[:4])
+    assert sorted(folder.read_facts().seed for folder in sweep.folders()) == [0] * 4 + [1] * 4
+    record = yaml.safe_load((sweep.study / "study.yaml").read_text(encoding="utf-8"))
+    assert record["config"]["sweep"]["trials"] == 2
+    assert set(record["git"]) == {"commit", "dirty"}
+    assert record["versions"]["optuna"]
+    assert sweep.trainers() == []
+
+
+def test_same_request_again_does_nothing_and_a_larger_total_extends(sweep: Sweep) -> None:
+    sweep.run()
+    before = {folder.path.name: folder.curve.stat().st_mtime_ns for folder in sweep.folders()}
+    sweep.run("launch.slots=1")  # how fast is not what
+    assert {folder.path.name: folder.curve.stat().st_mtime_ns for folder in sweep.folders()} == before
+    sweep.resume("sweep.trials=4")
+    assert sweep.states() == {"COMPLETE": 4}
+    assert {folder.path.name: folder.curve.stat().st_mtime_ns for folder in sweep.folders()[:3]} == before
+
+
+def test_killed_and_crashed_trainers_do_not_end_the_sweep(sweep: Sweep) -> None:
+    output = sweep.run("sweep.trials=4", crash=[1], killed=[2], diverge=[3])
+    assert sweep.outcomes() == ["complete", "crashed", "crashed", "diverged"]
+    assert sweep.states() == {"COMPLETE": 2, "FAIL": 2}  # a diverged run has a lowest loss all the same
+    _, crashed, killed, _ = sweep.folders()
+    assert all(evaluated(folder) for folder in (crashed, killed))
+    crash, kill = crashed.read_verdict(), killed.read_verdict()
+    assert crash is not None and crash.exit_status == 1 and "told to crash" in crash.reason
+    assert kill is not None and kill.exit_status == -9 and "SIGKILL" in kill.reason
+    assert "log.txt" in output
+
+
+def test_every_trial_of_a_cell_failing_is_a_failure(sweep: Sweep) -> None:
+    output = sweep.run(crash=[0, 1, 2], status=1)
+    assert "every trial failed in n8-lora-native-tiny" in output
+
+
+def test_configuration_error_ends_the_sweep_at_once(sweep: Sweep) -> None:
+    output = sweep.run("sweep.trials=5", config_error=[1], status=2, hold=str(sweep.hold))
+    assert "error: 0001-n8-lora-native-tiny: dataset.path=nowhere: there is no such folder" in output
+    assert sweep.outcomes() == ["preempted"]  # the neighbour was stopped cleanly and goes on later
+    sweep.resume()
+    assert sweep.states() == {"COMPLETE": 5}
+    assert len(sweep.folders()) == 5
+
+
+def test_interrupt_stops_cleanly_and_resume_continues_in_the_same_folders(sweep: Sweep) -> None:
+    process = sweep.start("run", *sweep.arguments(), hold=str(sweep.hold))
+    folders = running(sweep, 2)
+    process.send_signal(signal.SIGINT)
+    output = sweep.end_of(process, 130)
+    assert "resume" in output
+    assert sweep.trainers() == []
+    assert sweep.outcomes() == ["preempted"] * 2
+    assert sweep.states() == {"RUNNING": 2}
+    parameters = [folder.read_facts().hyperparameters for folder in folders]
+    output = sweep.resume()
+    assert "continued 0000" in output
+    assert [folder.read_facts().hyperparameters for folder in folders] == parameters
+    assert [len(sweep.sessions(folder)) for folder in sweep.folders()] == [2, 2, 1]
+    assert sweep.outcomes() == ["complete"] * 3
+    assert sweep.states() == {"COMPLETE": 3}
+    for folder in sweep.folders():
+        assert [point.step for point in folder.points()] == [0, 1, 2, 4, 8, 16, 32, 64]
+
+
+@pytest.mark.parametrize("launched", [False, True])
+def test_killed_supervisor_leaves_no_trainer_and_is_continued(
+    sweep: Sweep, launched: bool, tmp_path: Path
+) -> None:
+    """With a launcher between, as `accelerate launch`, which neither handles signals nor reads its input."""
+    launcher = tmp_path / "launcher.py"
+    launcher.write_text(
+        "import subprocess, sys\nsys.exit(subprocess.call([sys.executable, *sys.argv[1:]]))\n"
+    )
+    command = f"launch.command=['{sys.executable}','{launcher}','{TRAINER}']"
+    overrides = sweep.arguments(*([command] if launched else []))
+    process = sweep.start("run", *overrides, hold=str(sweep.hold), checkpoint_every=4)
+    folders = running(sweep, 2)
+    assert len(sweep.trainers()) == (4 if launched else 2)
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not sweep.trainers(), "no trainer and no launcher", seconds=5)
+    torn = sweep.study / "journal.log"
+    torn.write_bytes(torn.read_bytes() + b'{"op_code": 4, "tor')
+    lock = sweep.study / "journal.log.lock"
+    lock.unlink(missing_ok=True)
+    lock.symlink_to(torn)  # it died while it wrote
+    sweep.resume()
+    assert sweep.states() == {"COMPLETE": 3}
+    assert [len(sweep.sessions(folder)) for folder in sweep.folders()] == [2, 2, 1]
+    assert [folder.path for folder in sweep.folders()[:2]] == [folder.path for folder in folders]
+
+
+def test_lost_tells_are_told_from_the_folders(sweep: Sweep) -> None:
+    sweep.run("sweep.pruner.name=median")
+    journal = sweep.study / "journal.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    told = [
+        index for index, line in enumerate(lines) if json.loads(line)["op_code"] == 6
+    ]  # the state of a trial
+    journal.write_bytes(b"".join(lines[: told[-1]]))
+    assert sweep.states() == {"COMPLETE": 2, "RUNNING": 1}
+    sweep.resume()
+    assert sweep.states() == {"COMPLETE": 3}
+    assert [len(sweep.sessions(folder)) for folder in sweep.folders()] == [1, 1, 1]
+
+
+def test_trainer_that_hangs_is_terminated_then_killed(sweep: Sweep) -> None:
+    process = sweep.start("run", *sweep.arguments("launch.grace_s=0.3", "launch.slots=1"), hang=[0])
+    wait_until(lambda: list(sweep.study.glob("trials/*/hanging")), "a hanging trainer")
+    process.send_signal(signal.SIGTERM)
+    sweep.end_of(process, 143)
+    assert sweep.trainers() == []
+    verdict = sweep.folders()[0].read_verdict()
+    assert verdict is not None
+    assert verdict.outcome == "preempted"
+    assert verdict.exit_status == -9
+    assert "did not end by itself" in verdict.reason
+
+
+def test_resume_waits_for_a_trainer_that_outlives_its_supervisor(sweep: Sweep) -> None:
+    process = sweep.start("run", *sweep.arguments("launch.slots=1"), hold=str(sweep.hold), outlive=4)
+    (folder,) = running(sweep, 1)
+    (pid,) = sweep.trainers()
+    process.kill()
+    process.communicate()
+    again = sweep.start("resume", str(sweep.study))
+    wait_until(lambda: len(sweep.sessions(folder)) == 2, "the continued trial")
+    assert pid not in sweep.trainers()  # two trainers never wrote to one folder
+    sweep.end_of(again, 0)
+    assert sweep.states() == {"COMPLETE": 3}
+
+
+def test_second_interrupt_kills_at_once(sweep: Sweep) -> None:
+    process = sweep.start("run", *sweep.arguments("launch.grace_s=3600"), hang=[0, 1])
+    wait_until(lambda: len(list(sweep.study.glob("trials/*/hanging"))) == 2, "two hanging trainers")
+    process.send_signal(signal.SIGINT)
+    wait_until(lambda: all(folder.stop_request.exists() for folder in sweep.folders()), "the request to stop")
+    process.send_signal(signal.SIGINT)
+    sweep.end_of(process, 130)
+    assert sweep.trainers() == []
+
+
+def test_median_pruner_ends_a_poor_trial(sweep: Sweep) -> None:
+    choices = "{name: optimizer.lr, choices: [0.002, 0.00001], first: 0.002}"
+    output = sweep.run(
+        f"space.parameters=[{choices}]",
+        "sweep.pruner.name=median",
+        "sweep.pruner.parameters={n_startup_trials: 1, n_warmup_steps: 4}",
+        "sweep.trials=8",
+        "sweep.sampler.name=random",
+        "launch.slots=1",
+        step_s=0.02,
+    )
+    rates = {folder.path.name: folder.read_facts().hyperparameters["lr"] for folder in sweep.folders()}
+    outcomes = {folder.path.name: folder.outcome() for folder in sweep.folders()}
+    assert rates["0000-n8-lora-native-tiny"] == 0.002  # the stated first value
+    assert set(rates.values()) == {0.002, 0.00001}
+    assert {outcomes[name] for name, rate in rates.items() if rate == 0.00001} == {"pruned"}
+    assert {outcomes[name] for name, rate in rates.items() if rate == 0.002} == {"complete"}
+    assert sweep.states()["PRUNED"] == list(outcomes.values()).count("pruned")
+    assert "pruned 0" in output
+
+
+def test_one_supervisor_a_study_and_stop_from_another_terminal(sweep: Sweep) -> None:
+    process = sweep.start("run", *sweep.arguments(), hold=str(sweep.hold))
+    running(sweep, 2)
+    output = sweep.end_of(sweep.start("resume", str(sweep.study)), 2)
+    assert str(process.pid) in output
+    status = sweep.end_of(sweep.start("status", str(sweep.study), "--json"), 0)
+    record = json.loads(status)
+    assert (record["planned"], record["done"], record["running"]) == (3, 0, 2)
+    assert record["supervisor"] == process.pid
+    sweep.end_of(sweep.start("stop", str(sweep.study), "--trial", "1"), 0)
+    wait_until(lambda: sweep.folders()[1].outcome() == "stopped", "the stopped trial")
+    running(sweep, 3)  # the slot was filled again
+    assert "resume" in sweep.end_of(sweep.start("stop", str(sweep.study)), 0)
+    sweep.end_of(process, 130)
+    assert sweep.outcomes() == ["preempted", "stopped", "preempted"]
+    assert "no sweep is running" in sweep.end_of(sweep.start("stop", str(sweep.study)), 2)
+
+
+def test_command_that_cannot_be_started(sweep: Sweep) -> None:
+    output = sweep.run("launch.command=[/nowhere/trainer]", status=2)
+    assert "launch.command=/nowhere/trainer" in output

@@ -1,0 +1,59 @@
+"""The table fits, and says what it should."""
+
+import io
+
+from hypothesis import given
+from hypothesis import strategies as st
+import pytest
+from rich.console import Console
+
+from sweep.clock import duration
+from sweep.table import Row, Totals, draw, sparkline
+
+
+@pytest.mark.parametrize("width", [80, 120, 160])
+def test_table_fits_its_terminal(width: int) -> None:
+    losses = [1 - 0.01 * step for step in range(60)]
+    rows = [
+        Row(
+            number,
+            "n1024-text_to_image-px1024-custom-patience",
+            12345,
+            20000,
+            losses,
+            7200.0,
+            None if number > 2 else "out_of_memory",
+        )
+        for number in range(9)
+    ]
+    console = Console(file=io.StringIO(), width=width, height=24, force_terminal=False)
+    console.print(draw(Totals("demo", 3, 6, 96, 100.0, 7000.0), rows, width, 24))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert all(len(line) <= width for line in lines)
+    assert len(lines) <= 24
+    text = "\n".join(lines)
+    assert "3 of 96 trials done, 6 running, elapsed 1m 40s, about 1h 56m left" in " ".join(text.split())
+    for word in ("0008", "12345/20000", "0.4100", "2h 00m", "out_of_memory", "running", "█"):
+        assert word in text
+
+
+def test_all_running_trials_are_shown_before_ended_ones() -> None:
+    rows = [Row(number, "cell", outcome="complete" if number < 50 else None) for number in range(60)]
+    console = Console(file=io.StringIO(), width=80, height=24)
+    console.print(draw(Totals("demo", 50, 10, 60), rows, 80, 24))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(f"{number:04d}" in text for number in (49, *range(50, 60)))
+    assert "0000" not in text
+    assert "earlier trials are not shown" in text
+
+
+@given(st.lists(st.floats(-1e6, 1e6), max_size=100), st.integers(1, 40))
+def test_sparkline_never_exceeds_its_width(values: list[float], width: int) -> None:
+    assert len(sparkline(values, width)) == min(len(values), width)
+
+
+def test_sparkline_and_duration() -> None:
+    assert sparkline([0.0, 1.0, 0.5], 10) == "▁█▅"
+    assert sparkline([2.0, 2.0], 10) == "▄▄"
+    texts = [duration(seconds) for seconds in (0.4, 59.6, 200, 7500, 273600)]
+    assert texts == ["0s", "1m 00s", "3m 20s", "2h 05m", "3d 4h"]
