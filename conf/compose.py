@@ -74,7 +74,9 @@ def to_config(node: DictConfig) -> Config:
 def options(group: str) -> list[str]:
     """The option names of a config group, in natural order (n4 before n16)."""
     names = [path.stem for path in (CONF_DIR / group).glob("*.yaml")]
-    return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+    return sorted(
+        names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    )
 
 
 def groups() -> list[str]:
@@ -113,7 +115,11 @@ def _keys_of(node: DictConfig, schema: type[Any], prefix: str = "") -> list[str]
         name = str(raw)
         keys.append(f"{prefix}{name}")
         child_type = types.get(name)
-        if child_type is not None and dataclasses.is_dataclass(child_type) and not OmegaConf.is_missing(node, name):
+        if (
+            child_type is not None
+            and dataclasses.is_dataclass(child_type)
+            and not OmegaConf.is_missing(node, name)
+        ):
             child = node[name]
             if isinstance(child, DictConfig):
                 keys.extend(_keys_of(child, cast(type[Any], child_type), f"{prefix}{name}."))
@@ -152,8 +158,14 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         key = full.group(1) if full else (group_match.group(1) if group_match else "")
         return f"unknown key '{key}'{_did_you_mean(key, sorted(set(known_keys())))}"
     line = _first_line(chain[-1])
-    culprit = next((item for item in overrides if full and item.lstrip("+~").startswith(full.group(1) + "=")), None)
+    culprit = next(
+        (item for item in overrides if full and item.lstrip("+~").startswith(full.group(1) + "=")), None
+    )
     if culprit is None:
-        culprit = next((item for item in overrides if item in text or item == getattr(error, "override", "")), None)
-    hint = " (quote a value that holds commas, brackets or equals signs: \"key='a=b'\")" if full is None else ""
+        culprit = next(
+            (item for item in overrides if item in text or item == getattr(error, "override", "")), None
+        )
+    hint = (
+        " (quote a value that holds commas, brackets or equals signs: \"key='a=b'\")" if full is None else ""
+    )
     return f"{culprit}: {line}{hint}" if culprit and culprit not in line else f"{line}{hint}"

@@ -15,8 +15,12 @@ class Dataset:
 
     name: str = MISSING
     path: str = MISSING  # folder; relative paths are relative to the project root
-    held_out: int = 16  # images kept out of training to measure the held-out loss on; the same for every dataset size
-    seed: int = 0  # of the split into held-out and training images, and of the nested subsets (n8 lies inside n16)
+    held_out: int = (
+        16  # images kept out of training to measure the held-out loss on; the same for every dataset size
+    )
+    seed: int = (
+        0  # of the split into held-out and training images, and of the nested subsets (n8 lies inside n16)
+    )
     skip_unreadable: bool = False  # go on without images that cannot be read or have no caption
 
 
@@ -29,7 +33,9 @@ class DatasetSize:
 @dataclass
 class Resolution:
     name: str = MISSING
-    pixels: int | None = None  # side of the square training image, a multiple of 8; null: the base model's native size
+    pixels: int | None = (
+        None  # side of the square training image, a multiple of 8; null: the base model's native size
+    )
 
 
 @dataclass
@@ -48,7 +54,9 @@ class Method:
 class BaseModel:
     name: str = MISSING
     path: str = MISSING  # folder in diffusers' layout, or a model hub id
-    seconds_per_image: float = 0.02  # one training image at native resolution; only `sweep plan` uses it, before any run
+    seconds_per_image: float = (
+        0.02  # one training image at native resolution; only `sweep plan` uses it, before any run
+    )
     megabytes: float = 10.0  # of the trained weights in full; only `sweep plan` uses it
 
 
@@ -149,7 +157,9 @@ class SpaceParameter:
     integer: bool = False
     choices: list[Any] | None = None
     first: Any = None  # value of a cell's first trial
-    when: dict[str, Any] = field(default_factory=dict)  # group: option or list of options in whose cells it is searched
+    when: dict[str, Any] = field(
+        default_factory=dict
+    )  # group: option or list of options in whose cells it is searched
 
 
 @dataclass
@@ -174,7 +184,9 @@ class Pruner:
 class Sweep:
     """What is swept: every combination of the factors' levels is a cell with an Optuna study of its own."""
 
-    factors: dict[str, list[str]] = field(default_factory=dict)  # group: options, for example dataset_size: [n4, n16]
+    factors: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # group: options, for example dataset_size: [n4, n16]
     trials: int = 6  # per cell, a total that `resume` keeps to
     sampler: Sampler = field(default_factory=Sampler)
     pruner: Pruner = field(default_factory=Pruner)
@@ -189,7 +201,9 @@ class Launch:
     processes: int = 1  # accelerate processes a trial
     grace_s: float = 20.0  # seconds a trial has to end by itself once asked, before it is terminated
     poll_s: float = 0.5  # seconds between two looks at the run folders
-    command: list[str] | None = None  # argv that replaces `accelerate launch ... train.py`: any trainer that keeps a run folder
+    command: list[str] | None = (
+        None  # argv that replaces `accelerate launch ... train.py`: any trainer that keeps a run folder
+    )
 
 
 @dataclass

@@ -56,7 +56,9 @@ def _check_axes(config: Config) -> None:
             _refuse("method.dropout", config.method.dropout, "must lie in [0, 1)")
     _one_of("captions.source", config.captions.source, ("file", "instance"))
     if config.captions.source == "instance" and not config.captions.text:
-        _refuse("captions.text", config.captions.text, "captions=instance needs the caption: captions.text='...'")
+        _refuse(
+            "captions.text", config.captions.text, "captions=instance needs the caption: captions.text='...'"
+        )
     if not 0 <= config.captions.dropout < 1:
         _refuse("captions.dropout", config.captions.dropout, "must lie in [0, 1)")
 
@@ -83,11 +85,19 @@ def _check_run(config: Config) -> None:
         _refuse("budget.max_steps", config.budget.max_steps, "must be 1 or more")
     if config.budget.max_steps is None and config.budget.study is None:
         if config.budget.name == "recommended":
-            _refuse("budget.study", None, "budget=recommended needs the study's folder: budget.study=runs/NAME")
-        _refuse("budget.max_steps", None, "set the number of steps, or budget=recommended budget.study=runs/NAME")
+            _refuse(
+                "budget.study", None, "budget=recommended needs the study's folder: budget.study=runs/NAME"
+            )
+        _refuse(
+            "budget.max_steps", None, "set the number of steps, or budget=recommended budget.study=runs/NAME"
+        )
     horizon = config.budget.max_steps
     if horizon is not None and config.optimizer.warmup_steps >= horizon and config.optimizer.warmup_steps > 0:
-        _refuse("optimizer.warmup_steps", config.optimizer.warmup_steps, f"must be below budget.max_steps={horizon}")
+        _refuse(
+            "optimizer.warmup_steps",
+            config.optimizer.warmup_steps,
+            f"must be below budget.max_steps={horizon}",
+        )
     _one_of("tracker.mode", config.tracker.mode, ("auto", "online", "offline", "disabled"))
     _one_of("device", config.device, ("auto", "cpu", "cuda"))
     _at_least("evaluation.strata", config.evaluation.strata, 1)
@@ -96,7 +106,11 @@ def _check_run(config: Config) -> None:
     _at_least("evaluation.minimum_images", config.evaluation.minimum_images, 2)
     _at_least("evaluation.training_images", config.evaluation.training_images, 0)
     if not config.evaluation.ratio > 1:
-        _refuse("evaluation.ratio", config.evaluation.ratio, "must be above 1: it is the ratio of the geometric grid")
+        _refuse(
+            "evaluation.ratio",
+            config.evaluation.ratio,
+            "must be above 1: it is the ratio of the geometric grid",
+        )
     if config.evaluation.enabled and config.dataset.held_out < config.evaluation.minimum_images:
         _refuse(
             "dataset.held_out",
@@ -105,7 +119,11 @@ def _check_run(config: Config) -> None:
             "loss that means something, or set evaluation.enabled=false",
         )
     if not config.evaluation.enabled and config.stopping.name not in ("none", "fixed"):
-        _refuse("stopping", config.stopping.name, "needs the held-out loss: set evaluation.enabled=true or stopping=none")
+        _refuse(
+            "stopping",
+            config.stopping.name,
+            "needs the held-out loss: set evaluation.enabled=true or stopping=none",
+        )
     _at_least("samples.count", config.samples.count, 0)
     _at_least("samples.inference_steps", config.samples.inference_steps, 1)
     _at_least("samples.first_step", config.samples.first_step, 1)

@@ -1,9 +1,9 @@
-"""From a posterior to a step budget: minimum, recommended steps, window, or why there is none (method.md section 3)."""
+"""From a posterior to a step budget (docs/method.md, section 3): budget, interval, or why there is none."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -27,9 +27,17 @@ GRID = 600
 class RegretDraws(Protocol):
     """What an answer needs: one curve's posterior or a pooled one."""
 
-    probability_of_gain: float
-    misfit: Misfit
-    time_prior_assumed: bool
+    @property
+    def probability_of_gain(self) -> float:
+        """P(some step is better than the base)."""
+
+    @property
+    def misfit(self) -> Misfit:
+        """Whether the curve is a U at all."""
+
+    @property
+    def time_prior_assumed(self) -> bool:
+        """True when nobody stated a prior of the minimum's time."""
 
     @property
     def last_lr_sum(self) -> float:
@@ -53,7 +61,9 @@ class RegretDraws(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate of the run that is asked about: lr_sum (horizon_steps + 1,) after each whole step, 0 first."""
+    """The learning rate of the run that is asked about: lr_sum (horizon_steps + 1,) after each whole step, 0
+    first.
+    """
 
     lr_sum: Array
 
@@ -83,14 +93,16 @@ class Schedule:
         return cls(np.concatenate([[0.0], np.cumsum(rate)]))
 
     @classmethod
-    def interpolated(cls, steps: Array, lr_sum: Array, horizon_steps: int) -> Schedule:
-        """From recorded points; past the last one the last learning rate goes on."""
-        steps = np.concatenate([[0.0], np.asarray(steps, dtype=float)[np.asarray(steps) > 0]])
-        lr_sum = np.concatenate([[0.0], np.asarray(lr_sum, dtype=float)[-len(steps) + 1 :]])
+    def interpolated(cls, steps: NDArray[np.int64], lr_sum: Array, horizon_steps: int) -> Schedule:
+        """From recorded points (n,), one past step 0; after the last one its learning rate goes on."""
+        later = np.asarray(steps) > 0
+        at = np.concatenate([[0.0], np.asarray(steps, dtype=float)[later]])
+        sums = np.concatenate([[0.0], np.asarray(lr_sum, dtype=float)[later]])
+        if len(at) < 2:
+            raise ValueError("a schedule cannot be read from step 0 alone")
         grid = np.arange(horizon_steps + 1, dtype=float)
-        rate = (lr_sum[-1] - lr_sum[-2]) / (steps[-1] - steps[-2])
-        beyond = np.maximum(grid - steps[-1], 0.0) * rate
-        return cls(np.interp(grid, steps, lr_sum) + beyond)
+        rate = (sums[-1] - sums[-2]) / (at[-1] - at[-2])
+        return cls(np.interp(grid, at, sums) + np.maximum(grid - at[-1], 0.0) * rate)
 
 
 @dataclass(frozen=True)
@@ -140,42 +152,47 @@ def answer(
 ) -> Answer:
     """The budget for one run on that schedule; its last step is the horizon.
 
-    price: lambda, the cost of the whole horizon in gain, for `priced_steps`. Thresholds are those of method.md section 3.
+    price: lambda, the cost of the whole horizon in gain, for `priced_steps`. Thresholds are those of
+    method.md section 3.
     """
     gain, gain_se = posterior.gain_summary(seed=seed)
     passed = posterior.probability_passed()
-    facts = {
-        "gain": gain,
-        "gain_se": gain_se,
-        "probability_of_gain": posterior.probability_of_gain,
-        "probability_passed": passed,
-    }
+    facts = Answer(
+        "refused",
+        "",
+        gain=gain,
+        gain_se=gain_se,
+        probability_of_gain=posterior.probability_of_gain,
+        probability_passed=passed,
+    )
+    if posterior.misfit.flag and posterior.probability_of_gain > 0.5:
+        return replace(facts, reason=_misfit_reason(posterior.misfit))
     if posterior.probability_of_gain < LEAST_GAIN_PROBABILITY:
         reason = f"the base model is not improved: P(gain > 0) = {posterior.probability_of_gain:.2f}"
-        return Answer("no_gain", reason, **facts)
+        return replace(facts, status="no_gain", reason=reason)
     minimum = _minimum(posterior, schedule, seed)
     unfinished = _unfinished(posterior, schedule, minimum, passed, seed)
     if unfinished:
         # The last point bounds a minimum that was not passed better than a quantile that leans on the prior.
         last = int(schedule.steps_at(np.array([posterior.last_lr_sum]))[0])
-        return Answer("not_reached", unfinished, lower_bound=min(minimum.low, last), **facts)
+        return replace(facts, status="not_reached", reason=unfinished, lower_bound=min(minimum.low, last))
     steps = _step_grid(schedule.horizon_steps)
     regret = posterior.regret_draws(schedule.lr_sum[steps], DRAWS, seed)
     within = np.mean(regret <= tolerated_regret, axis=0)
-    refusal = _refusal(posterior.misfit, minimum, within, 1 - tolerated_risk)
+    refusal = _refusal(minimum, within, 1 - tolerated_risk)
     if refusal:
-        return Answer("refused", refusal, **facts)
+        return replace(facts, reason=refusal)
     likely = steps[within >= 0.5]
     best_so_far = np.mean(np.minimum.accumulate(regret, axis=1) <= tolerated_regret, axis=0)
-    return Answer(
-        "ok",
-        f"the minimum was passed: P = {passed:.2f}",
+    return replace(
+        facts,
+        status="ok",
+        reason=f"the minimum was passed: P = {passed:.2f}",
         recommended_steps=int(steps[within >= 1 - tolerated_risk][0]),
         recommended_steps_best_kept=int(steps[best_so_far >= 1 - tolerated_risk][0]),
         minimum=minimum,
         window=Window(int(likely[0]), int(likely[-1])),
         priced_steps=None if price is None else _priced(steps, regret, price),
-        **facts,
     )
 
 
@@ -199,7 +216,9 @@ def _unfinished(
 ) -> str | None:
     """Why the minimum cannot be said to be reached, if so."""
     if passed < LEAST_PASSED_PROBABILITY:
-        return f"no run passed its minimum with confidence: P = {passed:.2f}; train longer than the lower bound"
+        return (
+            f"no run passed its minimum with confidence: P = {passed:.2f}; train longer than the lower bound"
+        )
     if not posterior.time_prior_assumed:
         return None
     near, far = (
@@ -212,12 +231,15 @@ def _unfinished(
     return None
 
 
-def _refusal(misfit: Misfit, minimum: Interval, within: Array, confidence: float) -> str | None:
+def _misfit_reason(misfit: Misfit) -> str:
+    return (
+        f"misfit: the curve is not a U (p = {misfit.p_value:.3f}, "
+        f"off by {misfit.share_of_gain:.2f} of the gain)"
+    )
+
+
+def _refusal(minimum: Interval, within: Array, confidence: float) -> str | None:
     """Why no number may be given, if so."""
-    if misfit.flag:
-        return (
-            f"misfit: the curve is not a U (p = {misfit.p_value:.3f}, off by {misfit.share_of_gain:.2f} of the gain)"
-        )
     if minimum.high > WIDEST_INTERVAL * max(minimum.low, 1):
         return f"too wide: the minimum lies between {minimum.low} and {minimum.high} steps"
     if within.max() < confidence:
@@ -230,7 +252,9 @@ def _priced(steps: NDArray[np.int64], regret: Array, price: float) -> int:
     return int(steps[np.argmin(regret.mean(axis=0) + price * steps / steps[-1])])
 
 
-def answer_curve(posterior: CurvePosterior, horizon_steps: int, **options: float) -> Answer:
+def answer_curve(
+    posterior: CurvePosterior, horizon_steps: int, *, price: float | None = None, seed: int = 0
+) -> Answer:
     """The answer for the recorded run itself, its learning rate going on as last recorded."""
     schedule = Schedule.interpolated(posterior.curve.steps, posterior.curve.lr_sum, horizon_steps)
-    return answer(posterior, schedule, **options)  # type: ignore[arg-type]
+    return answer(posterior, schedule, price=price, seed=seed)

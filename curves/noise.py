@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# Shares of a point's height above the minimum by which the U family may be wrong there. The far wall is many gains
-# high and must not decide where the bottom is; an early transient above the start is not part of the U at all.
+# Shares of a point's height above the minimum by which the U family may be wrong there. The far wall is many
+# gains high and must not decide where the bottom is; an early transient above the start is not part of the U
+# at all.
 WALL_MISFIT = 0.1
-DESCENT_MISFIT = 0.012
+DESCENT_MISFIT = 0.05
 TRANSIENT_MISFIT = 1.0
 GROWTH_FLOOR = 0.1  # below this share of the pivot's time the noise no longer shrinks
-FAR_WALL = 4.0  # points this many gains above the minimum, after it, are dropped
+FAR_WALL = 6.0  # points this many gains above the minimum, after it, are dropped
 OUTLIER = 5.0  # noise units off the running median at which a point starts to count less
 
 
@@ -52,7 +53,8 @@ def point_scales(lr_sum: Array, loss: Array) -> PointScales:
     """Weigh the points of one curve; lr_sum strictly increasing, loss finite, at least 3 points."""
     smooth = running_median(loss)
     lowest = int(np.argmin(smooth))
-    noise = max(rough_noise(lr_sum, loss), 0.003 * float(np.ptp(loss[: lowest + 2])), 1e-300)
+    rounding = 1e-12 * float(np.abs(loss).max()) + 1e-300
+    noise = max(rough_noise(lr_sum, loss), 0.003 * float(np.ptp(loss[: lowest + 2])), rounding)
     gain = max(float(smooth[0] - smooth[lowest]), 3 * noise)
     height = np.maximum(smooth - smooth[lowest], 0.0)
     after = np.arange(len(loss)) > lowest
@@ -61,14 +63,18 @@ def point_scales(lr_sum: Array, loss: Array) -> PointScales:
     outlier = np.maximum(np.abs(loss - smooth) / (OUTLIER * noise), 1.0)
     kept = ~(after & (height > FAR_WALL * gain))
     kept[: lowest + 3] = True
-    return PointScales(kept, outlier[kept], misfit[kept] / noise, noise, max(float(lr_sum[lowest]), float(lr_sum[1])), gain)
+    return PointScales(
+        kept, outlier[kept], misfit[kept] / noise, noise, max(float(lr_sum[lowest]), float(lr_sum[1])), gain
+    )
 
 
 def shape_noise(lr_sum: Array, points: PointScales, growth: Array, memory: Array) -> tuple[Array, Array]:
-    """Noise of each shape: relative standard deviations (shapes, n) and correlations of neighbours (shapes, n-1).
+    """Noise of each shape: relative standard deviations (shapes, n) and correlations of neighbours (shapes,
+    n-1).
 
-    The scatter from stochastic gradients grows with intrinsic time as a power, `growth`, and is an Ornstein-Uhlenbeck
-    process in log time with correlation length `memory`: evaluations closer than it repeat each other.
+    The scatter from stochastic gradients grows with intrinsic time as a power, `growth`, and is an
+    Ornstein-Uhlenbeck process in log time with correlation length `memory`: evaluations closer than it repeat
+    each other.
     """
     first = lr_sum[1] if lr_sum[0] == 0 else lr_sum[0]
     relative = (lr_sum + GROWTH_FLOOR * points.pivot) / ((1 + GROWTH_FLOOR) * points.pivot)

@@ -4,9 +4,10 @@ Runs of a cell share the shape up to a shift in log intrinsic time: with x = log
 
     log(time_j) = mu + slope x_j + N(0, spread^2 + (LR_BREAK x_j)^2)
 
-slope allows that s* x lr is only roughly constant (measured slope -0.94 of s* on lr, breaking at high lr), the last term
-that a run at a far learning rate says less. (mu, slope, spread) are integrated on a grid; each run enters through its
-weighted shapes with its own time prior divided out, so an unfinished run speaks as the prefix that it is.
+slope allows that s* x lr is only roughly constant (measured slope -0.94 of s* on lr, breaking at high lr),
+the last term that a run at a far learning rate says less. (mu, slope, spread) are integrated on a grid; each
+run enters through its weighted shapes with its own time prior divided out, so an unfinished run speaks as the
+prefix that it is.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ PARTICLES = 256
 
 @dataclass(frozen=True)
 class PooledPosterior:
-    """Draws for a fresh run: weighted grid of (mu, slope, spread) and, for each node, the runs' reweighted shapes."""
+    """Draws for a fresh run: weighted grid of (mu, slope, spread) and, for each node, the runs' reweighted
+    shapes.
+    """
 
     runs: tuple[CurvePosterior, ...]
     log_lr_ratios: tuple[float, ...]  # log of each run's learning rate over the fresh run's
@@ -88,7 +91,8 @@ class PooledPosterior:
         weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
         cumulative = np.cumsum(weight, axis=1)
         target = random.random(len(mu))[:, None] * cumulative[:, -1:]
-        return first + np.minimum((cumulative < target).sum(axis=1), PARTICLES - 1)
+        chosen = np.minimum((cumulative < target).sum(axis=1), PARTICLES - 1)
+        return np.asarray(first + chosen, dtype=np.intp)
 
     def regret_draws(self, lr_sum: Array, count: int = 1000, seed: int = 0) -> Array:
         """Regret in gain of a fresh run at lr_sum (grid,) ending at the horizon: (count, grid)."""
@@ -152,13 +156,15 @@ def pool(
 ) -> PooledPosterior:
     """Pool the posteriors of runs of one cell.
 
-    learning_rates: peak learning rate of each run, and fresh_learning_rate of the run that is asked about (default: the
-    first run's); without them all runs count as replicates. time_prior: of the fresh run's minimum; the first run's by
-    default. Runs without a gain keep their vote on nothing: they are left out unless no run has one.
-    Raises ValueError on an empty list or lists of different lengths.
+    learning_rates: peak learning rate of each run, and fresh_learning_rate of the run that is asked about
+    (default: the first run's); without them all runs count as replicates. time_prior: of the fresh run's
+    minimum; the first run's by default. Runs without a gain keep their vote on nothing: they are left out
+    unless no run has one. Raises ValueError on an empty list or lists of different lengths.
     """
     if not runs:
         raise ValueError("pooling needs at least one run")
+    if learning_rates is None and fresh_learning_rate is not None:
+        raise ValueError("a fresh run's learning rate means nothing without those of the runs")
     rates = list(learning_rates) if learning_rates is not None else [1.0] * len(runs)
     if len(rates) != len(runs) or min(rates) <= 0:
         raise ValueError(f"pooling needs one positive learning rate a run, not {rates} for {len(runs)} runs")

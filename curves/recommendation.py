@@ -86,7 +86,9 @@ def read_recommendation(study: Path) -> Recommendation:
     names = CellAnswer.__dataclass_fields__
     try:
         cells = [CellAnswer(**{key: cell[key] for key in cell if key in names}) for cell in record["cells"]]
-        return Recommendation(study=record["study"], cells=cells, law=record.get("law"), schema=record["schema"])
+        return Recommendation(
+            study=record["study"], cells=cells, law=record.get("law"), schema=record["schema"]
+        )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a recommendation file: {error}") from error
 
@@ -99,7 +101,9 @@ def matching_cell(cells: Sequence[CellAnswer], identity: Mapping[str, Any]) -> C
     return None
 
 
-def nearest_cells(cells: Sequence[CellAnswer], identity: Mapping[str, Any], count: int = 3) -> list[CellAnswer]:
+def nearest_cells(
+    cells: Sequence[CellAnswer], identity: Mapping[str, Any], count: int = 3
+) -> list[CellAnswer]:
     """The cells that differ from what was asked for in the fewest identity values, nearest first."""
 
     def distance(cell: CellAnswer) -> tuple[int, float]:

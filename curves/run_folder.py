@@ -99,7 +99,9 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.adapter = self.path / "adapter.safetensors"
         self.model = self.path / "model"
-        self.stop_request = self.path / "stop.json"  # {"outcome": "pruned" | "stopped" | "preempted", "reason": ...}
+        self.stop_request = (
+            self.path / "stop.json"
+        )  # {"outcome": "pruned" | "stopped" | "preempted", "reason": ...}
 
     def points(self) -> list[Point]:
         """The curve so far; an absent file is an empty curve.

@@ -1,10 +1,11 @@
-"""The U-shaped curves that the posterior mixes: a descent plus a rise, written so that the minimum is a parameter.
+"""The U-shaped curves that the posterior mixes: a descent plus a rise, written so that the minimum is a
+parameter.
 
-method.md writes f(u) = c + a phi1(u) + b phi2(u). Given the time of the minimum the ratio b/a is fixed by f' = 0 there,
-so the same family is f(u) = minimum + gain * regret(u / time), where regret is 1 at zero and 0 at the minimum. A prior on
-the time of the minimum is then a prior on a parameter, and relative regret does not depend on the linear part at all. A
-curve that never rises within the horizon (b = 0) is one whose minimum lies far beyond it: its prior mass is the time
-prior's tail.
+method.md writes f(u) = c + a phi1(u) + b phi2(u). Given the time of the minimum the ratio b/a is fixed by f'
+= 0 there, so the same family is f(u) = minimum + gain * regret(u / time), where regret is 1 at zero and 0 at
+the minimum. A prior on the time of the minimum is then a prior on a parameter, and relative regret does not
+depend on the linear part at all. A curve that never rises within the horizon (b = 0) is one whose minimum
+lies far beyond it: its prior mass is the time prior's tail.
 """
 
 from __future__ import annotations
@@ -26,18 +27,23 @@ COORDINATES = (
     "rise_power",
     "onset",
     "kind",
+    "slow_share",
+    "slow_time",
     "noise_growth",
     "noise_memory",
 )
-# Prior centres and spreads (natural logs). They put regret near 0.2 at half of the minimum's time, 0.5 at twice and
-# 3 at four times, which is what recorded Stable Diffusion 1.5 runs show, with room on both sides.
-DESCENT_TIME_MEDIAN, DESCENT_TIME_LOG_SD = 0.35, 0.6
-DESCENT_POWER_MEDIAN, DESCENT_POWER_LOG_SD = 0.95, 0.25
+# Prior centres and spreads (natural logs). They put regret near 0.2 at half of the minimum's time, 0.5 at
+# twice and 3 at four times, which is what recorded Stable Diffusion 1.5 runs show, with room on both sides.
+DESCENT_TIME_MEDIAN, DESCENT_TIME_LOG_SD = 0.3, 0.9
+DESCENT_POWER_MEDIAN, DESCENT_POWER_LOG_SD = 1.0, 0.4
 RISE_POWER_EXCESS_MEDIAN, RISE_POWER_EXCESS_LOG_SD = 0.6, 0.7
 ONSET_AT_ZERO, ONSET_HIGHEST = 0.4, 0.9
 RATIONAL_MASS = 0.5
-NOISE_GROWTH_HIGHEST = 1.2
-NOISE_MEMORY_MEDIAN, NOISE_MEMORY_LOG_SD = 0.05, 1.0
+# What a style shares is learnt fast, what its images show slowly: a part of the descent may have a scale of its own.
+NO_SLOW_PART, SLOW_SHARE_HIGHEST = 0.3, 0.5
+SLOW_TIME_MEDIAN, SLOW_TIME_LOG_SD = 0.5, 0.5
+NOISE_GROWTH_HIGHEST = 1.0
+NOISE_MEMORY_MEDIAN, NOISE_MEMORY_LOG_SD = 0.05, 0.5
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class Shapes:
     rise_power: Array  # gamma, at least 1
     onset: Array  # start of the rise, as a share of `time`, below 1
     rational: NDArray[np.bool_]  # phi1 = 1/(1 + (u/tau)^beta) instead of exp(-(u/tau)^beta)
+    slow_share: Array  # q: share of a second, exponential part of the descent
+    slow_time: Array  # its time constant, as a share of `time`
 
     def __len__(self) -> int:
         return len(self.time)
@@ -65,9 +73,10 @@ class Shapes:
 
 
 def shapes_from_normal(coordinates: Array, log_time_median: float, log_time_sd: float) -> Shapes:
-    """Map standard normal coordinates (shapes, len(COORDINATES)) to shapes; noise coordinates are left alone."""
+    """Map standard normal coordinates (shapes, len(COORDINATES)) to shapes; those of the noise are unused."""
     z = dict(zip(COORDINATES, coordinates.T, strict=True))
     onset = (ndtr(z["onset"]) - ONSET_AT_ZERO) / (1 - ONSET_AT_ZERO)
+    slow = (ndtr(z["slow_share"]) - NO_SLOW_PART) / (1 - NO_SLOW_PART)
     return Shapes(
         time=np.exp(log_time_median + log_time_sd * z["time"]),
         descent_time=DESCENT_TIME_MEDIAN * np.exp(DESCENT_TIME_LOG_SD * z["descent_time"]),
@@ -75,11 +84,15 @@ def shapes_from_normal(coordinates: Array, log_time_median: float, log_time_sd: 
         rise_power=1 + RISE_POWER_EXCESS_MEDIAN * np.exp(RISE_POWER_EXCESS_LOG_SD * z["rise_power"]),
         onset=ONSET_HIGHEST * np.maximum(onset, 0.0),
         rational=z["kind"] < ndtri(RATIONAL_MASS),
+        slow_share=SLOW_SHARE_HIGHEST * np.maximum(slow, 0.0),
+        slow_time=SLOW_TIME_MEDIAN * np.exp(SLOW_TIME_LOG_SD * z["slow_time"]),
     )
 
 
 def _power(base: Array, exponent: Array) -> Array:
-    """base (shapes, points) to exponent (shapes,), 0 where base is not positive; through logs, which is faster."""
+    """base (shapes, points) to exponent (shapes,), 0 where base is not positive; through logs, which is
+    faster.
+    """
     with np.errstate(divide="ignore"):
         logs = np.log(np.maximum(base, 0.0))
     result: Array = np.exp(np.minimum(exponent[:, None] * logs, 300.0))
@@ -89,16 +102,22 @@ def _power(base: Array, exponent: Array) -> Array:
 def _descent(x: Array, shapes: Shapes) -> Array:
     """phi1 at x (shapes, points) in units of `time`; 1 at x = 0."""
     scaled = _power(x / shapes.descent_time[:, None], shapes.descent_power)
-    return np.where(shapes.rational[:, None], 1 / (1 + scaled), np.exp(-scaled))
+    fast = np.where(shapes.rational[:, None], 1 / (1 + scaled), np.exp(-scaled))
+    slow = np.exp(-x / shapes.slow_time[:, None])
+    return np.asarray(fast + shapes.slow_share[:, None] * (slow - fast))
 
 
 def _rise_ratio(shapes: Shapes) -> Array:
     """b/a that puts the stationary point at x = 1: -phi1'(1) / phi2'(1)."""
     scaled = _power(1 / shapes.descent_time[:, None], shapes.descent_power)[:, 0]
-    falling = np.where(shapes.rational, scaled / (1 + scaled) ** 2, scaled * np.exp(-scaled))
+    fast = shapes.descent_power * np.where(
+        shapes.rational, scaled / (1 + scaled) ** 2, scaled * np.exp(-scaled)
+    )
+    slow = np.exp(-1 / shapes.slow_time) / shapes.slow_time
+    falling = fast + shapes.slow_share * (slow - fast)
     rising = shapes.rise_power * (1 - shapes.onset) ** (shapes.rise_power - 1)
     # A kinked rise has slope 0 to rounding at its onset; such shapes end as invalid, not as infinite.
-    return np.asarray(shapes.descent_power * falling / np.maximum(rising, 1e-12))
+    return np.asarray(falling / np.maximum(rising, 1e-12))
 
 
 def relative_regret(lr_sum: Array, shapes: Shapes) -> Array:
@@ -119,17 +138,20 @@ def relative_regret(lr_sum: Array, shapes: Shapes) -> Array:
 
 
 def regret_within(lr_sum: Array, shapes: Shapes) -> Array:
-    """Regret against the minimum over 0..lr_sum[-1], (shapes, points): a shape still falling there has 0 at the end."""
+    """Regret against the minimum over 0..lr_sum[-1], (shapes, points): a shape still falling there has 0 at
+    the end.
+    """
     regret = relative_regret(lr_sum, shapes)
     floor = np.where(shapes.time < lr_sum[-1], 0.0, regret[:, -1])[:, None]
-    return (regret - floor) / np.maximum(1 - floor, 1e-12)
+    return np.asarray((regret - floor) / np.maximum(1 - floor, 1e-12))
 
 
 @lru_cache(maxsize=8)
 def quasi_normal(count: int, dimensions: int, skip: int = 0) -> Array:
     """Deterministic low-discrepancy standard normals (count, dimensions).
 
-    Additive recurrence with powers of the generalised golden ratio (Roberts 2018), through the normal quantile.
+    Additive recurrence with powers of the generalised golden ratio (Roberts 2018), through the normal
+    quantile.
     """
     ratio = 2.0
     for _ in range(60):

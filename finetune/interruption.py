@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from types import FrameType
 
 SUPERVISED = "STEPBUDGET_SUPERVISED"  # 1: standard input is a pipe from the supervisor
@@ -32,8 +31,8 @@ class Interruption:
         while _read_some(0):
             pass
         self.reason = "the supervisor has ended"
-        time.sleep(PATIENCE_S)
-        os._exit(1)
+        # An alarm, since no Python thread runs any more while the interpreter shuts down, or in a long call into C.
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
 
 
 def _read_some(descriptor: int) -> bytes:

@@ -3,17 +3,16 @@
 from dataclasses import replace
 import math
 from pathlib import Path
+import shlex
 import sys
-import time
 
 import numpy as np
-from PIL import Image
 import torch
 
-from curves.grid import evaluation_steps
 from curves.point import Point
 from curves.run_folder import OUTCOMES, read_json
 from finetune.checkpoint import Checkpoint, drop_checkpoints, save_checkpoint
+from finetune.clock import Clock
 from finetune.interruption import Interruption
 from finetune.methods import copy_weights, load_weights, save_result
 from finetune.plan import Plan
@@ -55,117 +54,97 @@ def train(plan: Plan, status: RunStatus, interruption: Interruption) -> int:
     return 0 if outcome in GOOD else 1
 
 
-class Clock:
-    """Seconds of a run, over its interruptions, and of a step."""
-
-    def __init__(self, earlier: float) -> None:
-        self._began = time.monotonic() - earlier
-        self._steps = 0
-        self._step_s = 0.0
-
-    @property
-    def wall_s(self) -> float:
-        return time.monotonic() - self._began
-
-    @property
-    def seconds_per_step(self) -> float | None:
-        """Mean over the steps of this life of the run, without evaluations and samples."""
-        return self._step_s / self._steps if self._steps else None
-
-    def count_step(self, seconds: float) -> None:
-        self._steps += 1
-        self._step_s += seconds
-
-
 def _train_to_an_end(run: Run, clock: Clock) -> Ending:
     """Alternate points and steps until there is a reason to end."""
     counters, horizon = run.counters, run.plan.horizon
-    options = run.config.evaluation
-    due = set(evaluation_steps(options.first_step, options.ratio, horizon))
+    evaluated, sampled = run.plan.grids
+    every = run.config.checkpoints.every
+    kept = range(every, horizon, every) if every else ()
     while True:
         ending = None
-        if counters.step in due and counters.recorded_step != counters.step:
+        if counters.step in evaluated and counters.recorded_step != counters.step:
             ending = _record(run, clock)
+        if counters.step in sampled:
+            _draw_samples(run, clock)
+        if counters.step in kept:
+            save_training_state(run, clock)
         if ending is None and counters.step >= horizon:
             ending = ("complete", f"all {horizon} steps done")
         ending = _agree(run, ending or _request(run))
         if ending is not None:
             return ending
-        began = time.monotonic()
-        loss = training_step(run)
-        clock.count_step(time.monotonic() - began)
+        with clock.timing("step"):
+            loss = training_step(run)
         counters.step += 1
         counters.loss_sum += loss
         counters.loss_count += 1
-        run.status.note(step=counters.step, seconds_per_step=clock.seconds_per_step)
-        run.progress.step(counters.step)
+        run.status.note(step=counters.step, seconds_per_step=clock.mean_s("step"))
+        run.progress.step(counters.step, clock)
         if not math.isfinite(loss):
-            _append(run, clock, Point(counters.step), [])
-            return "diverged", f"the training loss is {loss} at step {counters.step}: lower optimizer.lr"
-        every = run.config.checkpoints.every
-        if every and counters.step % every == 0 and counters.step < horizon:
-            if counters.step in due:
-                ending = _record(run, clock)
-            save_training_state(run, clock)
-            if ending := _agree(run, ending):
-                return ending
+            _append(run, clock, Point(counters.step))
+            return "diverged", f"the training loss is not finite at step {counters.step}: lower optimizer.lr"
 
 
 def _record(run: Run, clock: Clock) -> Ending | None:
-    """Evaluate, draw samples where due, append a point and ask the stop rule."""
-    counters = run.counters
-    point = Point(counters.step)
-    if run.held_out is not None:
-        now = run.held_out.losses(run.unet)
-        if counters.start is None:
-            counters.start = now.tolist()
-        result = measure(now, np.array(counters.start))
-        point = replace(point, panel=run.held_out.panel.name, **vars(result))
-        if run.memorized is not None:
-            point = replace(point, train_panel_loss=float(run.memorized.losses(run.unet).mean()))
-        if math.isfinite(result.val_loss) and (
-            counters.best_loss is None or result.val_loss < counters.best_loss
-        ):
-            counters.best_step, counters.best_loss = counters.step, result.val_loss
-            run.best = copy_weights(run.unet)
-    point = _append(run, clock, point, _draw_samples(run))
+    """Evaluate, append a point and ask the stop rule."""
+    with clock.timing("evaluation"):
+        point = _evaluate(run)
+    point = _append(run, clock, point)
     if point.val_loss is None:
         return None
     if not math.isfinite(point.val_loss):
-        return (
-            "diverged",
-            f"the held-out loss is {point.val_loss} at step {counters.step}: lower optimizer.lr",
-        )
+        return "diverged", f"the held-out loss is not finite at step {point.step}: lower optimizer.lr"
     decision = run.rule.update(point)
     return ("stopped", decision.reason) if decision.stop else None
 
 
-def _append(run: Run, clock: Clock, point: Point, samples: list[Image.Image]) -> Point:
+def _evaluate(run: Run) -> Point:
+    """A point with the panels' losses; the weights are kept where they are the best so far."""
+    counters, point = run.counters, Point(run.counters.step)
+    if run.held_out is None:
+        return point
+    now = run.held_out.losses(run.unet)
+    if counters.start is None:
+        counters.start = now.tolist()
+    result = measure(now, np.array(counters.start))
+    point = replace(point, panel=run.held_out.panel.name, **vars(result))
+    if run.memorized is not None:
+        point = replace(point, train_panel_loss=float(run.memorized.losses(run.unet).mean()))
+    best = math.inf if counters.best_loss is None else counters.best_loss
+    if result.val_loss < best:
+        counters.best_step, counters.best_loss = counters.step, result.val_loss
+        run.best = copy_weights(run.unet) if run.accelerator.is_main_process else None
+    return point
+
+
+def _append(run: Run, clock: Clock, point: Point) -> Point:
     """Complete a point with the counters, write it and show it."""
     counters, options, horizon = run.counters, run.config.optimizer, run.plan.horizon
     point = replace(
         point,
         images_seen=counters.step * run.draws.global_batch,
         wall_s=round(clock.wall_s, 3),
-        lr=learning_rate(options, horizon, counters.step) if counters.step else 0.0,
+        lr=learning_rate(options, horizon, counters.step) if counters.step else None,
         lr_sum=lr_sum(options, horizon, counters.step),
         train_loss=counters.loss_sum / counters.loss_count if counters.loss_count else None,
     )
     counters.loss_sum, counters.loss_count, counters.recorded_step = 0.0, 0, counters.step
     if run.accelerator.is_main_process:
         run.folder.append_point(point)
-        run.tracking.log(point, samples)
-        run.progress.point(point)
-    run.status.update(step=counters.step, seconds_per_step=clock.seconds_per_step)
+        run.tracking.log_point(point)
+        run.progress.point(point, clock)
+    run.status.update(step=counters.step, seconds_per_step=clock.mean_s("step"))
     return point
 
 
-def _draw_samples(run: Run, always: bool = False) -> list[Image.Image]:
-    """Samples, where this step is one of theirs; drawn by the main process alone."""
-    step = run.counters.step
-    if run.sampler is None or not (always or run.sampler.due(step, run.plan.horizon)):
-        return []
-    return run.sampler.draw(run.unet, step, run.folder)
+def _draw_samples(run: Run, clock: Clock) -> None:
+    """Draw the samples of this step, once; the main process alone has a sampler."""
+    counters = run.counters
+    if run.sampler is not None and counters.sampled_step != counters.step:
+        with clock.timing("samples"):
+            images = run.sampler.draw(run.unet, counters.step, run.folder)
+        run.tracking.log_samples(counters.step, images)
+    counters.sampled_step = counters.step
 
 
 def _request(run: Run) -> Ending | None:
@@ -189,13 +168,9 @@ def _agree(run: Run, ending: Ending | None) -> Ending | None:
     code = OUTCOMES.index(ending[0]) if ending is not None else -1
     codes = run.accelerator.gather(torch.tensor([code], device=run.accelerator.device)).tolist()
     decided = next((item for item in codes if item >= 0), None)
-    if decided is None:
-        return None
-    return (
-        ending
-        if ending is not None and code == decided
-        else (OUTCOMES[decided], "another process was asked to end")
-    )
+    if decided is None or decided == code:
+        return ending
+    return OUTCOMES[decided], "another process was asked to end"
 
 
 def save_training_state(run: Run, clock: Clock) -> None:
@@ -224,7 +199,7 @@ def _leave(run: Run, clock: Clock, outcome: str) -> Path | None:
     if not run.accelerator.is_main_process:
         return None
     if outcome in ("complete", "stopped"):
-        _draw_samples(run, always=True)
+        _draw_samples(run, clock)
     drop_checkpoints(run.folder.checkpoints)
     return _save_final(run, outcome)
 
@@ -259,20 +234,14 @@ def summary(run: Run, outcome: str, reason: str, left: Path | None) -> str:
     if counters.best_loss is not None and counters.start is not None:
         base = float(np.mean(counters.start))
         gain = base - counters.best_loss
-        text += f" Lowest held-out loss {counters.best_loss:.5f} at step {counters.best_step}"
-        text += (
-            f", {100 * gain / base:.2f} % below the base model."
-            if gain > 0
-            else ": the base model was not improved."
+        improvement = (
+            f"{100 * gain / base:.2f} % below the base model" if gain > 0 else "the base is not improved"
         )
+        text += f" Lowest held-out loss {counters.best_loss:.5f} at step {counters.best_step}, {improvement}."
     if left is not None:
         which = "best" if run.config.checkpoints.final == "best" and run.best is not None else "last"
         text += f" The {which} weights are in {left}."
     if outcome == "preempted":
-        command = " ".join([*run.plan.overrides, f"run_dir={run.folder.path}"])
-        text += (
-            f" Go on with: python train.py {command}"
-            if run.config.run_dir is None
-            else " The same command goes on."
-        )
+        pinned = [] if run.config.run_dir is not None else [f"run_dir={run.folder.path}"]
+        text += f" Go on with: python train.py {shlex.join([*run.plan.overrides, *pinned])}"
     return text

@@ -9,6 +9,7 @@ from typing import Any
 from conf.compose import PROJECT_ROOT
 from conf.errors import RequestError
 from conf.schema import Config
+from curves.grid import evaluation_steps
 from curves.recommendation import CellAnswer
 from curves.stopping.base import EvaluationRule
 from curves.stopping.registry import make_rule
@@ -47,6 +48,15 @@ class Plan:
     cache_dir: Path
     notes: list[str]
     recommended: CellAnswer | None = None
+
+    @property
+    def grids(self) -> tuple[set[int], set[int]]:
+        """The steps that are evaluated and those that are sampled."""
+        evaluation, samples = self.config.evaluation, self.config.samples
+        return (
+            set(evaluation_steps(evaluation.first_step, evaluation.ratio, self.horizon)),
+            set(evaluation_steps(samples.first_step, samples.ratio, self.horizon)),
+        )
 
     @property
     def horizon_lr_sum(self) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import count
 import os
 from pathlib import Path
 import shutil
@@ -78,13 +79,18 @@ def claim(path: Path, status: RunStatus) -> None:
     status.open(path)
 
 
-def default_folder(config: Config, pixels: int) -> Path:
-    """<runs_dir>/<method>-<dataset_size>-<resolution>-<time>, a name that no other run has."""
+def make_default_folder(config: Config, pixels: int) -> Path:
+    """Make <runs_dir>/<method>-<dataset_size>-<resolution>-<time>, with a number where another run has the name."""
     stem = f"{config.method.name}-{config.dataset_size.name}-px{pixels}-{time.strftime('%Y%m%d-%H%M%S')}"
-    path, number = Path(config.runs_dir) / stem, 2
-    while path.exists():
-        path, number = Path(config.runs_dir) / f"{stem}-{number}", number + 1
-    return path
+    Path(config.runs_dir).mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        path = Path(config.runs_dir) / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("unreachable")
 
 
 def begin(folder: RunFolder, plan: Plan, panel: Panel | None) -> bool:

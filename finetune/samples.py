@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from conf.schema import Samples
-from curves.grid import evaluation_steps
 from curves.run_folder import RunFolder, write_json
 from finetune.backbone import Backbone
 from finetune.randomness import generator
@@ -47,10 +46,6 @@ class Sampler:
         self._start = torch.tensor(np.stack(starts), dtype=torch.float32, device=accelerator.device)
         self._backbone = backbone
         self._accelerator = accelerator
-
-    def due(self, step: int, horizon: int) -> bool:
-        """Whether a step is on the grid of sampled steps."""
-        return step in evaluation_steps(self._options.first_step, self._options.ratio, horizon)
 
     def draw(self, unet: torch.nn.Module, step: int, folder: RunFolder) -> list[Image.Image]:
         """Draw all prompts and write samples/step-000064-0.png and so on."""

@@ -27,7 +27,7 @@ from finetune.methods import load_weights, make_trainable, trainable_parameters
 from finetune.plan import Plan, new_rule
 from finetune.progress import Progress
 from finetune.randomness import Draws
-from finetune.run_record import begin, claim, default_folder
+from finetune.run_record import begin, claim, make_default_folder
 from finetune.samples import Sampler
 from finetune.status import RunStatus
 from finetune.tracking import NoTracking, Tracking, start_tracking
@@ -44,7 +44,7 @@ class Counters:
         step: optimizer updates.
         wall_s: seconds of earlier lives of the run.
         loss_sum, loss_count: of the training loss since the last point.
-        recorded_step: of the last point.
+        recorded_step, sampled_step: of the last point and of the last samples.
         start: panel losses (images, strata) at step 0.
         best_step, best_loss: of the lowest held-out loss.
     """
@@ -54,6 +54,7 @@ class Counters:
     loss_sum: float = 0.0
     loss_count: int = 0
     recorded_step: int = -1
+    sampled_step: int = -1
     start: list[list[float]] | None = None
     best_step: int = 0
     best_loss: float | None = None
@@ -146,8 +147,8 @@ def set_up(plan: Plan, status: RunStatus, interruption: Interruption) -> Run:
         held_out=_evaluator(plan, panel, cache, plan.split.held_out, backbone, accelerator),
         memorized=_memorized(plan, cache, backbone, accelerator),
         sampler=_sampler(plan, cache, backbone, encoded, accelerator),
-        tracking=_tracking(plan, folder, accelerator),
-        progress=Progress(plan.horizon, accelerator.is_main_process),
+        tracking=_tracking(plan, folder, accelerator, resumed),
+        progress=Progress(plan.horizon, plan.grids, accelerator.is_main_process),
     )
     if resumed:
         _resume(run)
@@ -157,7 +158,9 @@ def set_up(plan: Plan, status: RunStatus, interruption: Interruption) -> Run:
 def _choose_folder(plan: Plan, status: RunStatus, accelerator: Accelerator) -> RunFolder:
     """The pinned folder, or a new one, named by the main process for all."""
     config = plan.config
-    names = [config.run_dir or str(default_folder(config, plan.pixels))]
+    names = [config.run_dir or ""]
+    if config.run_dir is None and accelerator.is_main_process:
+        names = [str(make_default_folder(config, plan.pixels))]
     broadcast_object_list(names)
     path = Path(names[0])
     if not status.is_open:
@@ -253,11 +256,12 @@ def _sampler(
     return Sampler(options, prompts, embeddings, encoded.empty_text, shape, backbone, accelerator)
 
 
-def _tracking(plan: Plan, folder: RunFolder, accelerator: Accelerator) -> Tracking:
+def _tracking(plan: Plan, folder: RunFolder, accelerator: Accelerator, resumed: bool) -> Tracking:
     if not accelerator.is_main_process:
         return NoTracking()
     config = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(plan.config)))
-    return start_tracking(plan.config.tracker, folder.path, {**config, "cell": plan.cell}, plan.config.study)
+    config["cell"] = plan.cell
+    return start_tracking(plan.config.tracker, folder.path, config, plan.config.study, resumed)
 
 
 def _resume(run: Run) -> None:
@@ -271,7 +275,6 @@ def _resume(run: Run) -> None:
     run.best = checkpoint.best
     if run.accelerator.is_main_process:
         run.folder.cut_curve(run.counters.step)
-    run.progress.start_at(run.counters.step)
     run.progress.say(f"going on at step {run.counters.step}")
 
 

@@ -5,11 +5,13 @@ import os
 from pathlib import Path
 import sys
 from typing import Any, Protocol
+import uuid
 
 from PIL import Image
 
 from conf.schema import Tracker
 from curves.point import Point
+from curves.run_folder import write_atomically
 
 LOSSES = ("train_loss", "val_loss", "val_se", "delta", "delta_se", "log_ratio", "train_panel_loss")
 LOGGED = (*LOSSES, "lr", "lr_sum", "images_seen")
@@ -18,7 +20,9 @@ LOGGED = (*LOSSES, "lr", "lr_sum", "images_seen")
 class Tracking(Protocol):
     """Where points and samples are shown while a run goes on."""
 
-    def log(self, point: Point, samples: Sequence[Image.Image] = ()) -> None: ...
+    def log_point(self, point: Point) -> None: ...
+
+    def log_samples(self, step: int, images: Sequence[Image.Image]) -> None: ...
 
     def finish(self, outcome: str) -> None: ...
 
@@ -26,7 +30,10 @@ class Tracking(Protocol):
 class NoTracking:
     """Shows nothing."""
 
-    def log(self, point: Point, samples: Sequence[Image.Image] = ()) -> None:
+    def log_point(self, point: Point) -> None:
+        pass
+
+    def log_samples(self, step: int, images: Sequence[Image.Image]) -> None:
         pass
 
     def finish(self, outcome: str) -> None:
@@ -40,22 +47,31 @@ class WandbTracking:
         self._run = run
         self._image_type = image_type
 
-    def log(self, point: Point, samples: Sequence[Image.Image] = ()) -> None:
-        record: dict[str, Any] = {
-            name: getattr(point, name) for name in LOGGED if getattr(point, name) is not None
-        }
+    def log_point(self, point: Point) -> None:
+        record: dict[str, Any] = {name: getattr(point, name) for name in LOGGED}
         record.update({f"bins/{index}": value for index, value in enumerate(point.bins or [])})
-        if samples:
-            record["samples"] = [self._image_type(image) for image in samples]
-        self._run.log(record, step=point.step)
+        self._run.log({name: value for name, value in record.items() if value is not None}, step=point.step)
+
+    def log_samples(self, step: int, images: Sequence[Image.Image]) -> None:
+        self._run.log({"samples": [self._image_type(image) for image in images]}, step=step)
 
     def finish(self, outcome: str) -> None:
         self._run.summary["outcome"] = outcome
         self._run.finish(exit_code=0 if outcome in ("complete", "stopped", "pruned") else 1)
 
 
-def start_tracking(tracker: Tracker, folder: Path, config: dict[str, Any], group: str | None) -> Tracking:
-    """Start the configured tracker; one that cannot start is reported and left out, the run goes on."""
+def start_tracking(
+    tracker: Tracker, folder: Path, config: dict[str, Any], group: str | None, resumed: bool
+) -> Tracking:
+    """Start the configured tracker; one that cannot start is reported and left out, the run goes on.
+
+    Args:
+        tracker: of the configuration.
+        folder: of the run, where an offline tracker writes.
+        config: shown beside the curves.
+        group: name of the study.
+        resumed: whether to go on in the tracker's run of an earlier life.
+    """
     mode = resolve_mode(tracker.mode)
     if mode == "disabled":
         return NoTracking()
@@ -64,6 +80,8 @@ def start_tracking(tracker: Tracker, folder: Path, config: dict[str, Any], group
     settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=30)
     options: dict[str, Any] = {"mode": mode, "project": tracker.project, "name": folder.name, "group": group}
     try:
+        identity = _identity(folder / "wandb" / "id.txt", resumed)
+        options |= {"id": identity, "resume": "allow" if mode == "online" else None}
         run = wandb.init(dir=str(folder), config=config, settings=settings, **options)
         return WandbTracking(run, wandb.Image)
     except Exception as error:  # a tracker must never cost a run
@@ -71,6 +89,15 @@ def start_tracking(tracker: Tracker, folder: Path, config: dict[str, Any], group
             f"wandb cannot start ({' '.join(str(error).split())[:200]}): going on without it", file=sys.stderr
         )
         return NoTracking()
+
+
+def _identity(file: Path, resumed: bool) -> str:
+    """The tracker's name of this run, kept in the run folder."""
+    if resumed and file.exists():
+        return file.read_text(encoding="ascii").strip()
+    name = uuid.uuid4().hex[:8]
+    write_atomically(file, name + "\n")
+    return name
 
 
 def resolve_mode(mode: str) -> str:

@@ -181,7 +181,7 @@ def _last(pattern: re.Pattern[str], log: list[str]) -> str | None:
 
 
 def await_end_of_earlier(folder: RunFolder) -> None:
-    """Wait for a trainer that outlives its killed supervisor by some seconds: two must not write one curve."""
+    """Wait for a trainer that outlives its killed supervisor by seconds: two must not write one curve."""
     while True:
         status = folder.read_status()
         if status is None or status.state == "ended" or status.pid is None:

@@ -68,6 +68,8 @@ def test_light_packages_leave_torch_unloaded() -> None:
         "loaded = {name.split('.')[0] for name in sys.modules}\n"
         f"print(sorted(loaded & {HEAVY!r}))"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"

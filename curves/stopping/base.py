@@ -1,10 +1,10 @@
-"""What every stop rule is: an object fed with points that says whether to stop and which checkpoint to keep."""
+"""What every stop rule is: an object fed with points that says whether to stop and what to keep."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+import math
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -29,7 +29,9 @@ class Point(Protocol):
 
 @dataclass(frozen=True)
 class Decision:
-    """stop: end the run now; reason: in words; keep_step: the step whose checkpoint is to be kept, best so far."""
+    """stop: end the run now; reason: in words; keep_step: the step whose checkpoint is to be kept, best so
+    far.
+    """
 
     stop: bool
     reason: str = ""
@@ -78,7 +80,8 @@ class EvaluationRule:
     def __post_init__(self) -> None:
         if self.horizon_steps < 1 or not self.horizon_lr_sum > 0:
             raise ValueError(
-                f"a stop rule needs a positive horizon, not {self.horizon_steps} steps and lr_sum {self.horizon_lr_sum}"
+                f"a stop rule needs a positive horizon, not {self.horizon_steps} steps "
+                f"and lr_sum {self.horizon_lr_sum}"
             )
 
     def update(self, point: Point) -> Decision:
@@ -101,9 +104,7 @@ class EvaluationRule:
 
     def _decision(self) -> Decision:
         best = self.best
-        return Decision(
-            self.stopped is not None, self.stopped or "", None if best is None else best.step
-        )
+        return Decision(self.stopped is not None, self.stopped or "", None if best is None else best.step)
 
     @property
     def finite(self) -> list[Evaluation]:

@@ -1,4 +1,4 @@
-"""For calibration sweeps: go on until the minimum has surely been passed, so that no curve is left censored."""
+"""For calibration sweeps: go on until the minimum has surely been passed and no curve is left censored."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from curves.posterior import CurvePosterior, TimePrior, fit
+from curves.posterior import FEWEST_POINTS, CurvePosterior, TimePrior, fit
 from curves.stopping.base import EvaluationRule
 
 
@@ -15,7 +15,8 @@ from curves.stopping.base import EvaluationRule
 class PosteriorBased(EvaluationRule):
     """What the rules that fit the curve share.
 
-    time_prior_median, time_prior_log_sd: prior of the lr_sum at the minimum (None: half of the horizon, wide).
+    time_prior_median, time_prior_log_sd: prior of the lr_sum at the minimum (None: half of the horizon,
+    wide).
     """
 
     time_prior_median: float | None = None
@@ -26,8 +27,9 @@ class PosteriorBased(EvaluationRule):
     futility_share: float = 0.1
 
     def decide(self) -> str | None:
-        """Fit once there is enough to fit; futility first, then the rule itself where a gain is established."""
-        if len(self.finite) <= self.least_evaluations:
+        """Fit once there is enough to fit: futility first, then the rule where a gain is established."""
+        # Distinct times: a warm-up from zero can leave several evaluations at lr_sum 0.
+        if len({e.lr_sum for e in self.finite}) <= max(self.least_evaluations, FEWEST_POINTS):
             return None
         if not self.gain_is_established() and len(self.finite) < self.futility_evaluations:
             return None
@@ -79,15 +81,27 @@ class PosteriorBased(EvaluationRule):
 
 @dataclass
 class Evidence(PosteriorBased):
-    """confidence: stop when P(this step lies past the minimum) reaches it."""
+    """confidence: stop when P(this step lies past the minimum) reaches it, and the rise is there to be seen.
+
+    rise: gains above the best evaluation that the last two must both lie. A flat bottom wobbles by a few percent of gain,
+    and a rule that looks at every evaluation would sooner or later take a wobble for the rise.
+    """
 
     name: ClassVar[str] = "evidence"
 
     confidence: float = 0.95
+    rise: float = 0.1
 
     def judge(self, posterior: CurvePosterior) -> str | None:
-        """P(s_n > s*) against the confidence, with the gain sure as well."""
+        """P(s_n > s*) against the confidence, with the gain sure as well and the rise seen."""
         passed = posterior.probability_passed()
-        if passed >= self.confidence and posterior.probability_of_gain >= self.confidence:
+        sure = passed >= self.confidence and posterior.probability_of_gain >= self.confidence
+        if sure and self.has_risen():
             return f"the minimum is passed: P = {passed:.2f}"
         return None
+
+    def has_risen(self) -> bool:
+        """Whether the last two evaluations both lie `rise` of the observed gain above the best."""
+        losses = [evaluation.val_loss for evaluation in self.finite]
+        lowest = min(losses)
+        return min(losses[-2:]) >= lowest + self.rise * (losses[0] - lowest)

@@ -10,9 +10,11 @@ from curves.stopping.base import EvaluationRule
 
 @dataclass
 class Patience(EvaluationRule):
-    """patience: evaluations without improvement; min_delta: what counts as one, in units of the gain observed so far.
+    """patience: evaluations without improvement; min_delta: what counts as one, in units of the gain observed
+    so far.
 
-    A percentage of the loss would be mis-scaled: the whole gain is about one per cent of the loss (method.md section 1).
+    A percentage of the loss would be mis-scaled: the whole gain is about one per cent of the loss (method.md
+    section 1).
     """
 
     name: ClassVar[str] = "patience"

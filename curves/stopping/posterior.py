@@ -17,21 +17,27 @@ DRAWS, AHEAD = 400, 32
 class PosteriorRule(PosteriorBased):
     """kappa: least expected improvement, in gain, that a whole horizon of further steps must bring.
 
-    For every later step h: E[(f(kept) - min over s_n+1..h of f)+] / gain <= kappa (h - s_n) / H.
+    For every later evaluation h: E[(f(kept) - min over s_n+1..h of f)+] / gain <= kappa (h - s_n) / H. Also stops where
+    P(s_n > s*) reaches passed_confidence: there the expectation is all in the tail, which the tempered likelihood fattens.
     """
 
     name: ClassVar[str] = "posterior"
 
-    kappa: float = 0.1
+    kappa: float = 0.2
+    passed_confidence: float = 0.95
 
     def judge(self, posterior: CurvePosterior) -> str | None:
         """Compare the expected improvement with its price at every later step of a grid."""
-        best, now = self.best, self.finite[-1]
-        if best is None or now.step >= self.horizon_steps:
-            return None
-        # lr_sum ahead: the learning rate left over is spread evenly over the steps left.
-        share = np.geomspace(0.01, 1.0, AHEAD)
+        if min(posterior.probability_of_gain, posterior.probability_passed()) >= self.passed_confidence:
+            return f"the minimum is passed: P = {posterior.probability_passed():.2f}"
+        best, before, now = self.best, self.finite[-2], self.finite[-1]
         steps_left = self.horizon_steps - now.step
+        if best is None or steps_left <= 0:
+            return None
+        # The next evaluation is at least as far away as the last one was; from there to the horizon.
+        next_share = min((now.step - before.step) / steps_left, 1.0)
+        share = np.geomspace(next_share, 1.0, AHEAD)
+        # What is left of the learning rate is spread evenly over the steps left.
         lr_left = max(self.horizon_lr_sum - now.lr_sum, 1e-3 * now.lr_sum)
         grid = np.concatenate([[best.lr_sum], now.lr_sum + share * lr_left])
         latent, gain = posterior.draws(grid, DRAWS)
@@ -39,6 +45,5 @@ class PosteriorRule(PosteriorBased):
         improvement = np.maximum(latent[:, :1] - lowest, 0.0).mean(axis=0) / max(gain.mean(), 1e-300)
         price = self.kappa * share * steps_left / self.horizon_steps
         if np.all(improvement <= price):
-            worth = float(np.max(improvement - price))
-            return f"no later step is worth its price: best balance {worth:.3f} gain"
+            return f"no later step is worth its price: {improvement[-1]:.3f} gain left to the horizon"
         return None

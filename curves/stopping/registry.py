@@ -25,7 +25,9 @@ def make_rule(name: str, **parameters: float | int | None) -> EvaluationRule:
     valid = [f.name for f in fields(RULES[name]) if f.init]
     unknown = sorted(set(parameters) - set(valid))
     if unknown:
-        raise ValueError(f"stop rule {name!r} has no parameter {', '.join(unknown)}; it has {', '.join(valid)}")
+        raise ValueError(
+            f"stop rule {name!r} has no parameter {', '.join(unknown)}; it has {', '.join(valid)}"
+        )
     missing = sorted({"horizon_steps", "horizon_lr_sum"} - set(parameters))
     if missing:
         raise ValueError(f"stop rule {name!r} needs {', '.join(missing)}")

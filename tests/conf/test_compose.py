@@ -10,12 +10,17 @@ import pytest
 from conf.compose import groups, known_keys, load_config, options
 from conf.errors import RequestError
 
-FILL = {"folder": ["dataset.path=photos"], "custom": ["base_model.path=model"], "instance": ["captions.text=a cat"]}
+FILL = {
+    "folder": ["dataset.path=photos"],
+    "custom": ["base_model.path=model"],
+    "instance": ["captions.text=a cat"],
+}
 FILL["recommended"] = ["budget.study=runs/demo"]
 
 
 @pytest.mark.parametrize(
-    ("group", "option"), [(group, option) for group in groups() if group != "experiment" for option in options(group)]
+    ("group", "option"),
+    [(group, option) for group in groups() if group != "experiment" for option in options(group)],
 )
 def test_every_option_of_every_group_composes(group: str, option: str) -> None:
     config = load_config([f"{group}={option}", *FILL.get(option, [])])
@@ -80,7 +85,9 @@ def test_a_folder_of_ones_own_is_used_whole_unless_a_size_is_asked_for() -> None
         (["sweep.sampler.name=grid"], ["sweep.sampler.name=grid", "tpe, random, qmc"]),
     ],
 )
-def test_a_mistake_is_one_line_that_names_value_and_remedy(overrides: Sequence[str], words: Sequence[str]) -> None:
+def test_a_mistake_is_one_line_that_names_value_and_remedy(
+    overrides: Sequence[str], words: Sequence[str]
+) -> None:
     with pytest.raises(RequestError) as caught:
         load_config(overrides)
     message = str(caught.value)

@@ -56,12 +56,16 @@ def test_a_torn_file_gives_its_whole_points(points: list[Point], data: st.DataOb
 
 def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.curve.write_text('{"step": 0, "val_loss": 0.2}\n{"step": 4, "val_l\n{"step": 8, "val_loss": 0.1}\n')
+    folder.curve.write_text(
+        '{"step": 0, "val_loss": 0.2}\n{"step": 4, "val_l\n{"step": 8, "val_loss": 0.1}\n'
+    )
     with pytest.raises(ValueError, match=r"curve\.jsonl: line 2"):
         folder.points()
 
 
-@pytest.mark.parametrize("line", ['{"val_loss": 1}', '{"step": -1}', '{"step": 1.5}', '{"step": true}', "[]", "4"])
+@pytest.mark.parametrize(
+    "line", ['{"val_loss": 1}', '{"step": -1}', '{"step": 1.5}', '{"step": true}', "[]", "4"]
+)
 def test_a_line_without_a_whole_step_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="line 1"):
         parse_points([line, '{"step": 5}'])
@@ -75,7 +79,10 @@ def test_numbers_that_are_not_finite_are_written_as_null_and_marked() -> None:
 
 
 def test_a_resumed_run_replaces_what_it_trains_again() -> None:
-    lines = [format_point(Point(step=step, val_loss=loss)) for step, loss in ((0, 3.0), (4, 2.0), (8, 1.5), (4, 2.5), (6, 1.0))]
+    lines = [
+        format_point(Point(step=step, val_loss=loss))
+        for step, loss in ((0, 3.0), (4, 2.0), (8, 1.5), (4, 2.5), (6, 1.0))
+    ]
     assert [(point.step, point.val_loss) for point in parse_points(lines)] == [(0, 3.0), (4, 2.5), (6, 1.0)]
 
 

@@ -45,9 +45,17 @@ def test_a_cell_matches_only_where_everything_that_decides_the_loss_is_equal(nam
 
 
 def test_the_nearest_cells_come_first() -> None:
-    cells = [replace(CELL, images=64), replace(CELL, images=16), replace(CELL, images=16, method="text_to_image")]
+    cells = [
+        replace(CELL, images=64),
+        replace(CELL, images=16),
+        replace(CELL, images=16, method="text_to_image"),
+    ]
     nearest = nearest_cells(cells, asdict(replace(CELL, images=12)))
-    assert [(cell.images, cell.method) for cell in nearest] == [(16, "lora"), (64, "lora"), (16, "text_to_image")]
+    assert [(cell.images, cell.method) for cell in nearest] == [
+        (16, "lora"),
+        (64, "lora"),
+        (16, "text_to_image"),
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"study": "x", "cells": [{}], "schema": 1}'])

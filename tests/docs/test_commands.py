@@ -13,7 +13,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "README.zh.md", *(ROOT / "docs").glob("*.md")])
-SMALL = ["budget.max_steps=12", "samples.count=0", "evaluation.strata=2", "evaluation.training_images=0", "dataset.held_out=8"]
+SMALL = [
+    "budget.max_steps=12",
+    "samples.count=0",
+    "evaluation.strata=2",
+    "evaluation.training_images=0",
+    "dataset.held_out=8",
+]
 SMALL_SWEEP = [*SMALL, "sweep.trials=1", "sweep.factors.dataset_size=[n4,n8]", "sweep.factors.method=[lora]"]
 # What the reader has and the test does not: an SD base, and runs long enough for an answer.
 INSTEAD = {"base_model=sd15": ["base_model=tiny"]}
@@ -51,7 +57,13 @@ def run(project: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONPATH", None)
     return subprocess.run(
-        [sys.executable, *words], cwd=project, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        [sys.executable, *words],
+        cwd=project,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

@@ -72,7 +72,9 @@ def test_other_families_are_refused(copy: Path, cache: Path) -> None:
         ("tokenizer", None, "tokenizer is missing"),
     ],
 )
-def test_damage_seen_without_torch(copy: Path, cache: Path, file: str, content: str | None, complaint: str) -> None:
+def test_damage_seen_without_torch(
+    copy: Path, cache: Path, file: str, content: str | None, complaint: str
+) -> None:
     path = copy / file
     if content is not None:
         path.write_text(content)

@@ -52,7 +52,9 @@ def test_a_second_run_needs_neither_vae_nor_text_encoder(
         assert torch.equal(getattr(first, name), getattr(second, name))
 
 
-def test_sizes_and_contents_have_files_of_their_own(example: Example, backbone: Backbone, tmp_path: Path) -> None:
+def test_sizes_and_contents_have_files_of_their_own(
+    example: Example, backbone: Backbone, tmp_path: Path
+) -> None:
     for pixels in (24, 32):
         ContentCache(tmp_path, backbone, pixels).encode([example])
     found = sorted(path.parent.name for path in (tmp_path / backbone.files.base_id).rglob("*.safetensors"))

@@ -166,7 +166,8 @@ def test_captions_lose_only_white_space(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"), [(None, "has no caption"), (b" \n", "is empty"), (b"\xff\xfe", "cannot be read")]
+    ("content", "complaint"),
+    [(None, "has no caption"), (b" \n", "is empty"), (b"\xff\xfe", "cannot be read")],
 )
 def test_unusable_captions_are_named(tmp_path: Path, content: bytes | None, complaint: str) -> None:
     if content is not None:
@@ -195,7 +196,9 @@ def test_unusable_images_stop_the_run_or_are_left_out_by_name(tmp_path: Path) ->
     (folder / "image-001.png").write_bytes(b"broken")
     (folder / "image-002.txt").unlink()
     dataset = Dataset(name="folder", path=str(folder))
-    with pytest.raises(RequestError, match=r"image-001\.png cannot be read.*\(and 1 more\).*skip_unreadable=true"):
+    with pytest.raises(
+        RequestError, match=r"image-001\.png cannot be read.*\(and 1 more\).*skip_unreadable=true"
+    ):
         read_folder(dataset, FILE, cache)
     dataset.skip_unreadable = True
     examples, notes = read_folder(dataset, FILE, cache)
@@ -229,14 +232,18 @@ def test_the_dataset_id_is_of_content(tmp_path: Path) -> None:
     second = make_images(tmp_path / "second", 3)
     (second / "image-000.png").rename(second / "zebra.png")
     (second / "image-000.txt").rename(second / "zebra.txt")
-    ids = [dataset_id(read_folder(Dataset(name="x", path=str(path)), FILE, cache)[0]) for path in (first, second)]
+    ids = [
+        dataset_id(read_folder(Dataset(name="x", path=str(path)), FILE, cache)[0]) for path in (first, second)
+    ]
     assert ids[0] == ids[1]
     (second / "zebra.txt").write_text("another caption")
     assert dataset_id(read_folder(Dataset(name="x", path=str(second)), FILE, cache)[0]) != ids[0]
 
 
 def test_splits_that_ask_for_too_much_say_how_much_there_is(tmp_path: Path) -> None:
-    examples, _ = read_folder(Dataset(name="x", path=str(make_images(tmp_path / "d", 5))), FILE, tmp_path / "cache")
+    examples, _ = read_folder(
+        Dataset(name="x", path=str(make_images(tmp_path / "d", 5))), FILE, tmp_path / "cache"
+    )
     with pytest.raises(RequestError, match=r"dataset\.held_out=5: the folder has 5 usable images"):
         split_examples(examples, held_out=5, images=1, seed=0)
     with pytest.raises(RequestError, match="use 3 or fewer, or dataset_size=all"):

@@ -69,7 +69,8 @@ def test_an_adapter_file_says_what_it_is(unet: UNet2DConditionModel, tmp_path: P
     path = save_result(unet, lora(), RunFolder(tmp_path), {"base_model": "tiny", "steps": 7, "alpha": 3.0})
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
-        assert all(key.startswith("unet.") for key in file.keys())
+        names = list(file.keys())
+    assert all(name.startswith("unet.") for name in names)
     assert (metadata["base_model"], metadata["steps"], metadata["alpha"]) == ("tiny", "7", "3.0")
     config = json.loads(metadata["lora_adapter_metadata"])
     assert (config["unet.r"], config["unet.lora_alpha"]) == (2, 3.0)

@@ -1,4 +1,4 @@
-"""The training target against the formulas, for both prediction types and a schedule that ends in pure noise."""
+"""The training target against the formulas, for both prediction types and a zero terminal signal."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,12 @@ import torch
 from conf.errors import RequestError
 from finetune.objective import Objective, example_losses
 
-SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
 
 
 def random_tensors() -> tuple[torch.Tensor, torch.Tensor]:
@@ -26,12 +31,17 @@ def test_noising_and_target_follow_the_formulas(prediction: str) -> None:
     latents, noise = random_tensors()
     steps = [0, 500, 999]
     timesteps = torch.tensor(steps)
-    noisy, target = objective.add_noise(latents, noise, timesteps), objective.target(latents, noise, timesteps)
+    noisy, target = (
+        objective.add_noise(latents, noise, timesteps),
+        objective.target(latents, noise, timesteps),
+    )
     for index, step in enumerate(steps):
         share = signal_share(step)
         alpha, sigma = share**0.5, (1 - share) ** 0.5
         velocity = alpha * noise[index] - sigma * latents[index]
-        torch.testing.assert_close(noisy[index], alpha * latents[index] + sigma * noise[index], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            noisy[index], alpha * latents[index] + sigma * noise[index], atol=1e-4, rtol=1e-4
+        )
         expected = noise[index] if prediction == "epsilon" else velocity
         torch.testing.assert_close(target[index], expected, atol=1e-4, rtol=1e-4)
 
@@ -40,7 +50,10 @@ def test_velocity_and_noise_give_back_the_latents() -> None:
     objective = Objective.from_scheduler_config({**SCHEDULE, "prediction_type": "v_prediction"})
     latents, noise = random_tensors()
     timesteps = torch.tensor([10, 400, 900])
-    noisy, velocity = objective.add_noise(latents, noise, timesteps), objective.target(latents, noise, timesteps)
+    noisy, velocity = (
+        objective.add_noise(latents, noise, timesteps),
+        objective.target(latents, noise, timesteps),
+    )
     alpha = objective.signal[timesteps].sqrt().float().view(-1, 1, 1, 1)
     sigma = (1 - objective.signal[timesteps]).sqrt().float().view(-1, 1, 1, 1)
     torch.testing.assert_close(alpha * noisy - sigma * velocity, latents, atol=1e-5, rtol=1e-5)

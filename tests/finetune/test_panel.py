@@ -48,7 +48,9 @@ def test_every_stratum_has_one_timestep_of_every_image(examples: list[Example]) 
     timesteps = np.array(make_panel(examples, 8, 1000, "base", 32, "float32").timesteps)
     assert timesteps.shape == (16, 8)
     for stratum in range(8):
-        assert np.all((timesteps[:, stratum] >= 125 * stratum) & (timesteps[:, stratum] < 125 * (stratum + 1)))
+        assert np.all(
+            (timesteps[:, stratum] >= 125 * stratum) & (timesteps[:, stratum] < 125 * (stratum + 1))
+        )
     assert len({row[0] for row in timesteps.tolist()}) > 8
     spacing = np.diff(timesteps, axis=1)
     assert np.all(np.abs(spacing - 125) <= 1)
@@ -89,7 +91,9 @@ def test_a_fresh_adapter_measures_as_the_base(
 ) -> None:
     base = losses(backbone, cache, examples, accelerator, backbone.load_unet())
     unet = backbone.load_unet()
-    make_trainable(unet, Method(name="lora", adapter="lora", rank=2, alpha=2, dropout=0.5, targets=targets), seed=1)
+    make_trainable(
+        unet, Method(name="lora", adapter="lora", rank=2, alpha=2, dropout=0.5, targets=targets), seed=1
+    )
     unet.train()
     assert np.abs(losses(backbone, cache, examples, accelerator, unet) - base).max() < 1e-6
     assert unet.training

@@ -17,7 +17,11 @@ def flat(draws: Draws, count: int) -> list[int]:
 
 def test_a_draw_is_a_function_of_seed_step_and_position() -> None:
     first, again = DRAWS.at(7, 2), DRAWS.at(7, 2)
-    assert (first.image, first.timestep, first.drop_caption) == (again.image, again.timestep, again.drop_caption)
+    assert (first.image, first.timestep, first.drop_caption) == (
+        again.image,
+        again.timestep,
+        again.drop_caption,
+    )
     assert np.array_equal(first.noise, again.noise)
     for other in (DRAWS.at(8, 2), DRAWS.at(7, 3), replace(DRAWS, seed=4).at(7, 2)):
         assert not np.array_equal(first.noise, other.noise)

@@ -1,4 +1,4 @@
-"""A Stable Diffusion pipeline of random weights, of the real classes, and folders of captioned images for it."""
+"""A Stable Diffusion pipeline of random weights, of the real classes, and folders of captioned images."""
 
 import json
 from pathlib import Path

@@ -37,13 +37,19 @@ root.setAttribute('data-probe', [root.scrollWidth, innerWidth, pictures.length, 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = make_study(tmp_path_factory.mktemp("runs") / "demo", demo_specs())
-    subprocess.run([sys.executable, "-m", "analysis", "report", str(study)], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "analysis", "report", str(study)], cwd=ROOT, check=True, capture_output=True
+    )
     return study / "analysis" / "report.html"
 
 
 def chromium(profile: Path, *arguments: str) -> str:
     done = subprocess.run(
-        [*CHROMIUM, f"--user-data-dir={profile}", *arguments], capture_output=True, text=True, check=True, timeout=120
+        [*CHROMIUM, f"--user-data-dir={profile}", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     )
     return done.stdout
 
@@ -51,7 +57,9 @@ def chromium(profile: Path, *arguments: str) -> str:
 @pytest.mark.parametrize("width", [1200, 500])
 def test_the_page_fits_its_window_and_shows_every_picture(report: Path, tmp_path: Path, width: int) -> None:
     page = tmp_path / "probe.html"
-    page.write_text(report.read_text(encoding="utf-8").replace("</body>", PROBE + "</body>"), encoding="utf-8")
+    page.write_text(
+        report.read_text(encoding="utf-8").replace("</body>", PROBE + "</body>"), encoding="utf-8"
+    )
     seen = chromium(tmp_path / "profile", f"--window-size={width},900", "--dump-dom", page.as_uri())
     probe = re.search(r'data-probe="(\d+) (\d+) (\d+) (\d+)"', seen)
     assert probe is not None

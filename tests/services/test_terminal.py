@@ -20,7 +20,18 @@ class Terminal:
 
     def __init__(self, socket: Path, columns: int) -> None:
         self._tmux = ["tmux", "-S", str(socket), "-f", "/dev/null"]
-        command = [*self._tmux, "new-session", "-d", "-x", str(columns), "-y", "30", "bash", "--norc", "--noprofile"]
+        command = [
+            *self._tmux,
+            "new-session",
+            "-d",
+            "-x",
+            str(columns),
+            "-y",
+            "30",
+            "bash",
+            "--norc",
+            "--noprofile",
+        ]
         subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "LANG": "C.UTF-8", "PS1": "$ "})
 
     def type(self, line: str) -> None:

@@ -50,6 +50,17 @@ class Sweep:
             *overrides,
         ]
 
+    def launcher(self) -> str:
+        """The override that puts a launcher before the trainer.
+
+        As `accelerate launch` it handles no signals and leaves its input to its child.
+        """
+        path = self.runs_dir.parent / "launcher.py"
+        path.write_text(
+            "import subprocess, sys\nsys.exit(subprocess.call([sys.executable, *sys.argv[1:]]))\n"
+        )
+        return f"launch.command=['{sys.executable}','{path}','{TRAINER}']"
+
     def start(self, *arguments: str, **stand_in: Any) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
             [sys.executable, "-m", "sweep", *arguments],

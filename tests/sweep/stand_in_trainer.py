@@ -4,7 +4,7 @@ Usage: stand_in_trainer.py OVERRIDES, as train.py. The variable STAND_IN, a JSON
     step_s: seconds a step;  checkpoint_every: steps
     crash, killed, diverge, config_error: numbers of trials that end so, at half of their steps
     hang: numbers of trials that hang there and ignore TERM
-    outlive: seconds that a trainer goes on after its supervisor's end
+    outlive: seconds that a trainer goes on after another supervisor has taken over
     hold: file that all trials wait for there, until they are asked to stop
 """
 
@@ -36,12 +36,23 @@ def parse(arguments: list[str]) -> dict[str, str]:
     return {key: value.strip("'") for key, value in pairs}
 
 
-def watch_supervisor() -> None:
+def watch_supervisor(folder: RunFolder) -> None:
     """End when standard input closes: the supervisor is gone."""
     while os.read(0, 4096):  # not through sys.stdin, whose lock would abort the interpreter's end
         pass
-    time.sleep(TELL.get("outlive", 0))
+    if "outlive" in TELL:
+        outlive(folder, TELL["outlive"])
     os._exit(3)
+
+
+def outlive(folder: RunFolder, seconds: float) -> None:
+    """Go on until another supervisor has the study, and some seconds more."""
+    lock = folder.path.parents[1] / "supervisor.lock"
+    dead, since = lock.read_text(), None
+    while since is None or time.monotonic() - since < seconds:
+        if since is None and lock.read_text() not in ("", dead):
+            since = time.monotonic()
+        time.sleep(0.1)
 
 
 def held_out_loss(lr: float, step: int) -> float:
@@ -66,8 +77,10 @@ def write_start(folder: RunFolder, given: dict[str, str], lr: float, steps: int)
             NUMBER,
         )
     )
+    earlier = folder.read_status()
+    alone = earlier is None or earlier.pid is None or not Path(f"/proc/{earlier.pid}").exists()
     with (folder.path / "sessions.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"pid": os.getpid(), "overrides": sys.argv[1:]}) + "\n")
+        file.write(json.dumps({"alone": alone, "overrides": sys.argv[1:]}) + "\n")
 
 
 def misbehave(folder: RunFolder, step: int) -> None:
@@ -84,6 +97,13 @@ def misbehave(folder: RunFolder, step: int) -> None:
     if told("diverge"):
         folder.append_point(Point(step=step, val_loss=math.nan))
         end(folder, "diverged", "the loss is not finite", step)
+
+
+def hold(folder: RunFolder, step: int) -> None:
+    """Wait, with a heartbeat, until a file appears or a request to stop."""
+    while not (Path(TELL["hold"]).exists() or folder.stop_request.exists()):
+        folder.write_status(Status("running", step, updated=time.time(), pid=os.getpid()))
+        time.sleep(0.05)
 
 
 def end(folder: RunFolder, outcome: str, reason: str, step: int) -> None:
@@ -107,12 +127,8 @@ def train(folder: RunFolder, lr: float, steps: int) -> None:
             misbehave(folder, step)
         if every and step % every == 0:
             write_json(checkpoint, {"step": step})
-        while (
-            step == steps // 2
-            and "hold" in TELL
-            and not (Path(TELL["hold"]).exists() or folder.stop_request.exists())
-        ):
-            time.sleep(0.02)
+        if step == steps // 2 and "hold" in TELL:
+            hold(folder, step)
         if folder.stop_request.exists():
             write_json(checkpoint, {"step": step})
             request: dict[str, Any] = read_json(folder.stop_request)
@@ -126,14 +142,14 @@ def main() -> None:
     if told("config_error"):
         print("error: dataset.path=nowhere: there is no such folder", file=sys.stderr)
         sys.exit(2)
-    if "STEPBUDGET_SUPERVISED" in os.environ:
-        threading.Thread(target=watch_supervisor, daemon=True).start()
     folder, lr, steps = (
         RunFolder(given["run_dir"]),
         float(given.get("optimizer.lr", "1e-3")),
         int(given["budget.max_steps"]),
     )
     write_start(folder, given, lr, steps)
+    if "STEPBUDGET_SUPERVISED" in os.environ:
+        threading.Thread(target=watch_supervisor, args=(folder,), daemon=True).start()
     train(folder, lr, steps)
 
 
