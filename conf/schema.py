@@ -95,7 +95,8 @@ class Budget:
     """How many steps the run may take."""
 
     name: str = MISSING
-    max_steps: int | None = None  # the horizon; null only where a study decides it
+    max_steps: int | None = None  # the run never trains longer; null only where a study decides it
+    horizon: int | None = None  # steps that the learning-rate schedule spans; null: max_steps
     study: str | None = None  # budget=recommended: the folder of the study whose recommendation is used
 
 

@@ -91,8 +91,11 @@ def _check_run(config: Config) -> None:
         _refuse(
             "budget.max_steps", None, "set the number of steps, or budget=recommended budget.study=runs/NAME"
         )
-    horizon = config.budget.max_steps
-    if horizon is not None and config.optimizer.warmup_steps >= horizon and config.optimizer.warmup_steps > 0:
+    _check_horizon(config)
+    horizon = config.budget.horizon or config.budget.max_steps
+    # A recommendation may end a run within its warm-up: the study has seen that this is where its minimum lies.
+    stated = config.budget.study is None
+    if stated and horizon is not None and config.optimizer.warmup_steps >= max(horizon, 1):
         _refuse(
             "optimizer.warmup_steps",
             config.optimizer.warmup_steps,
@@ -132,6 +135,13 @@ def _check_run(config: Config) -> None:
     _at_least("checkpoints.every", config.checkpoints.every, 1)
     _one_of("checkpoints.final", config.checkpoints.final, ("best", "last"))
     _at_least("seed", config.seed, 0)
+
+
+def _check_horizon(config: Config) -> None:
+    """The schedule spans at least the steps that are trained."""
+    horizon, steps = config.budget.horizon, config.budget.max_steps
+    if horizon is not None and steps is not None and horizon < steps:
+        _refuse("budget.horizon", horizon, f"the schedule must span budget.max_steps={steps} or more")
 
 
 def _check_sweep(config: Config) -> None:

@@ -28,16 +28,20 @@ HYPERPARAMETERS = {
     "alpha": "method.alpha",
     "dropout": "method.dropout",
     "targets": "method.targets",
+    "horizon": "budget.horizon",
 }
 
 
 def hyperparameters(config: Config, processes: int) -> dict[str, Any]:
     """What run.json says of a run's hyperparameters; `batch` is images an update, over all processes."""
-    values = {name: _get(config, key) for name, key in HYPERPARAMETERS.items()}
+    values = {name: _get(config, key) for name, key in HYPERPARAMETERS.items() if name != "horizon"}
     if config.method.adapter == "none":
         values = {
             name: value for name, value in values.items() if not HYPERPARAMETERS[name].startswith("method.")
         }
+    if config.optimizer.schedule != "constant":
+        # A decaying schedule that is cut short is another one than a schedule of fewer steps.
+        values["horizon"] = config.budget.horizon or config.budget.max_steps
     values["batch"] = config.optimizer.batch_size * config.optimizer.accumulation * processes
     return values
 

@@ -16,7 +16,7 @@ from finetune.clock import Clock
 from finetune.interruption import Interruption
 from finetune.methods import copy_weights, load_weights, save_result
 from finetune.plan import Plan
-from finetune.schedule import learning_rate, lr_sum
+from finetune.schedule import learning_rate
 from finetune.setup import Run, set_up, training_state
 from finetune.status import RunStatus
 from finetune.step import training_step
@@ -119,13 +119,13 @@ def _evaluate(run: Run) -> Point:
 
 def _append(run: Run, clock: Clock, point: Point) -> Point:
     """Complete a point with the counters, write it and show it."""
-    counters, options, horizon = run.counters, run.config.optimizer, run.plan.horizon
+    counters, options, horizon = run.counters, run.config.optimizer, run.plan.schedule_horizon
     point = replace(
         point,
         images_seen=counters.step * run.draws.global_batch,
         wall_s=round(clock.wall_s, 3),
         lr=learning_rate(options, horizon, counters.step) if counters.step else None,
-        lr_sum=lr_sum(options, horizon, counters.step),
+        lr_sum=run.plan.lr_sum(counters.step),
         train_loss=counters.loss_sum / counters.loss_count if counters.loss_count else None,
     )
     counters.loss_sum, counters.loss_count, counters.recorded_step = 0.0, 0, counters.step

@@ -30,7 +30,7 @@ class Plan:
         base: the base model's files.
         cell: as in run.json.
         pixels: side of the training images.
-        horizon: steps.
+        horizon: steps that are trained at most.
         processes: that share a batch.
         cache_dir: of latents and embeddings.
         notes: for the user: files left out, the recommendation used.
@@ -59,8 +59,13 @@ class Plan:
         )
 
     @property
-    def horizon_lr_sum(self) -> float:
-        return lr_sum(self.config.optimizer, self.horizon, self.horizon)
+    def schedule_horizon(self) -> int:
+        """Steps that the learning-rate schedule spans: stopping early is not training at a shorter horizon."""
+        return self.config.budget.horizon or self.horizon
+
+    def lr_sum(self, step: int) -> float:
+        """Sum of the learning rate over the first `step` updates."""
+        return lr_sum(self.config.optimizer, self.schedule_horizon, step)
 
 
 def make_plan(config: Config, overrides: Sequence[str]) -> Plan:
@@ -115,6 +120,6 @@ def new_rule(plan: Plan) -> EvaluationRule:
     return make_rule(
         stopping.name,
         horizon_steps=plan.horizon,
-        horizon_lr_sum=plan.horizon_lr_sum,
+        horizon_lr_sum=plan.lr_sum(plan.horizon),
         **stopping.parameters,
     )

@@ -28,7 +28,7 @@ def training_step(run: Run) -> float:
         total += loss.detach().double() / options.accumulation
     accelerator.clip_grad_norm_(run.parameters, options.max_grad_norm)
     for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(options, run.plan.horizon, step + 1)
+        group["lr"] = learning_rate(options, run.plan.schedule_horizon, step + 1)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     return float(accelerator.reduce(total, reduction="mean"))
