@@ -40,7 +40,7 @@ def test_every_experiment_composes_in_every_cell(experiment: str) -> None:
 
 def test_the_command_line_beats_the_experiment_and_the_experiment_the_default() -> None:
     assert load_config(["experiment=demo"]).study == "demo"
-    assert load_config(["experiment=demo", "study=mine", "budget.max_steps=7"]).budget.max_steps == 7
+    assert load_config(["experiment=demo", "study=mine", "budget.max_steps=200"]).budget.max_steps == 200
     assert load_config(["experiment=demo", "method=text_to_image"]).method.adapter == "none"
 
 
@@ -78,6 +78,7 @@ def test_a_folder_of_ones_own_is_used_whole_unless_a_size_is_asked_for() -> None
         (["evaluation.ratio=1"], ["evaluation.ratio=1", "above 1"]),
         (["evaluation.enabled=false"], ["stopping=evidence", "evaluation.enabled=true"]),
         (["optimizer.warmup_steps=400"], ["optimizer.warmup_steps=400", "budget.max_steps=400"]),
+        (["budget.horizon=300"], ["budget.horizon=300", "budget.max_steps=400"]),
         (["captions=instance"], ["captions.text=null", "captions.text="]),
         (["optimizer.lr=1,2"], ["optimizer.lr=1,2"]),
         (["dataset.path=[1"], ["dataset.path=[1"]),

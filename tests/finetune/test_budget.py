@@ -125,7 +125,7 @@ def test_other_overrides_are_free() -> None:
 
 
 def test_recorded_hyperparameters_are_read_back(config: Config, tmp_path: Path) -> None:
-    config.budget.max_steps = 10
+    config.budget.max_steps, config.optimizer.schedule = 1000, "cosine"
     config.optimizer.lr, config.method.alpha, config.captions.dropout = 5e-3, 2.0, 0.25
     values = hyperparameters(config, processes=2)
     assert values["batch"] == 8

@@ -395,7 +395,7 @@ def test_a_recommended_budget_trains_as_the_matching_cell_says(
 ) -> None:
     run_train(tmp_path / "study" / "trials" / "0", "budget.max_steps=1")
     facts = RunFolder(tmp_path / "study" / "trials" / "0").read_facts()
-    hyperparameters = {**facts.hyperparameters, "lr": 2e-3, "rank": 3, "schedule": "linear"}
+    hyperparameters = {**facts.hyperparameters, "lr": 2e-3, "rank": 3, "schedule": "linear", "horizon": 20}
     cell = CellAnswer(**facts.cell, hyperparameters=hyperparameters, status="ok", recommended_steps=5)
     path = tmp_path / "study" / "analysis" / "recommendation.json"
     write_recommendation(path, Recommendation("study", [cell]))
@@ -403,8 +403,9 @@ def test_a_recommended_budget_trains_as_the_matching_cell_says(
     wanted = ["budget=recommended", f"budget.study={tmp_path / 'study'}", f"run_dir={tmp_path / 'run'}"]
     assert train.run([*free, *wanted]) == 0
     points, made = RunFolder(tmp_path / "run").points(), RunFolder(tmp_path / "run").read_facts()
-    assert [points[-1].step, made.horizon] == [5, 5]
-    assert points[-1].lr == pytest.approx(2e-3 / 5)
+    # The steps are those of a schedule over 20 steps: a shorter schedule would be another one.
+    assert [points[-1].step, made.horizon] == [5, 20]
+    assert points[-1].lr == pytest.approx(2e-3 * 16 / 20)
     assert made.hyperparameters == hyperparameters
     assert made.extra["recommended_by"] == str(tmp_path / "study")
     with pytest.raises(RequestError, match=r"no cell for lora, 8 images, 32 px.*nearest: \[lora, 4 images"):
