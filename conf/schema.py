@@ -43,11 +43,21 @@ class Method:
     """What trains."""
 
     name: str = MISSING
+    lr: float = MISSING  # default of optimizer.lr; the yaml takes it from the base model
     adapter: str = "none"  # none: the whole UNet; lora: a low-rank adapter on it
     rank: int | None = None  # of the adapter
     alpha: float | None = None  # the adapter's output is scaled by alpha / rank
     dropout: float = 0.0  # of the adapter's input
     targets: str | None = None  # layers the adapter is on: attention, attention_ff, attention_ff_resnet
+
+
+@dataclass
+class LearningRates:
+    """Peak learning rates that suit a base model: the default, and the range that a sweep searches."""
+
+    default: float = MISSING
+    low: float = MISSING
+    high: float = MISSING
 
 
 @dataclass
@@ -57,6 +67,8 @@ class BaseModel:
     seconds_per_image: float = (
         0.02  # one training image at native resolution; only `sweep plan` uses it, before any run
     )
+    lora: LearningRates = field(default_factory=LearningRates)  # of an adapter
+    full: LearningRates = field(default_factory=LearningRates)  # of the whole UNet
     megabytes: float = 10.0  # of the trained weights in full; only `sweep plan` uses it
 
 

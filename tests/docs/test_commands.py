@@ -20,7 +20,13 @@ SMALL = [
     "evaluation.training_images=0",
     "dataset.held_out=8",
 ]
-SMALL_SWEEP = [*SMALL, "sweep.trials=1", "sweep.factors.dataset_size=[n4,n8]", "sweep.factors.method=[lora]"]
+SMALL_SWEEP = [
+    *SMALL,
+    "optimizer.warmup_steps=0",
+    "sweep.trials=1",
+    "sweep.factors.dataset_size=[n4,n8]",
+    "sweep.factors.method=[lora]",
+]
 # What the reader has and the test does not: an SD base, and runs long enough for an answer.
 INSTEAD = {"base_model=sd15": ["base_model=tiny"]}
 CALLED_BY_CI = {"make demo", "make test", "make install", "make lint", "source .venv/bin/activate"}
