@@ -1,6 +1,6 @@
 """Is the recommendation earned? Fresh seeds to three times the minimum of every answered cell, then `analysis verify`.
 
-    python benchmarks/earned.py runs/demo runs/demo-fresh
+    python benchmarks/earned.py runs/demo runs/demo-fresh [SEED]
 
 Runs as many at once as there are cores, one thread each.
 """
@@ -47,7 +47,7 @@ def main() -> int:
     """
     study, to = Path(sys.argv[1]), Path(sys.argv[2])
     cells = [cell for cell in read_recommendation(study).cells if cell.status == "ok"]
-    commands = [fresh_command(study, to, cell, seed=1000) for cell in cells]
+    commands = [fresh_command(study, to, cell, seed=int(sys.argv[3]) if len(sys.argv) > 3 else 1000) for cell in cells]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def run(command: list[str]) -> int:

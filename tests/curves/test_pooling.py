@@ -63,13 +63,13 @@ def test_a_run_at_a_far_learning_rate_says_less() -> None:
     assert far[0] <= STEP <= far[1]
 
 
-def test_unfinished_runs_alone_are_not_reached_and_beside_a_finished_one_do_no_harm() -> None:
+def test_unfinished_runs_alone_are_not_reached_and_beside_finished_ones_do_no_harm() -> None:
     schedule = Schedule.constant(LR, 4 * STEP)
     cut = [run(4, cut=0.5), run(5, cut=0.6)]
     alone = answer(pool(cut), schedule)
     assert alone.status == "not_reached"
     assert alone.lower_bound is not None and alone.lower_bound <= STEP
-    beside = answer(pool([run(1), *cut]), schedule)
+    beside = answer(pool([run(1), run(2), *cut]), schedule)
     assert beside.status == "ok" and beside.minimum is not None
     assert beside.minimum.low <= STEP <= beside.minimum.high
 
