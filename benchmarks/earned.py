@@ -47,7 +47,9 @@ def main() -> int:
     """
     study, to = Path(sys.argv[1]), Path(sys.argv[2])
     cells = [cell for cell in read_recommendation(study).cells if cell.status == "ok"]
-    commands = [fresh_command(study, to, cell, seed=int(sys.argv[3]) if len(sys.argv) > 3 else 1000) for cell in cells]
+    commands = [
+        fresh_command(study, to, cell, seed=int(sys.argv[3]) if len(sys.argv) > 3 else 1000) for cell in cells
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def run(command: list[str]) -> int:
