@@ -496,6 +496,34 @@ def reference_indices(corpus: Corpus) -> list[int]:
     return subject_indices(corpus)[:REFERENCE_CAPTIONS]
 
 
+def averaged_pipeline(
+    state: Training, vae: AutoencoderKL, tokenizer: CLIPTokenizer
+) -> StableDiffusionPipeline:
+    """The pipeline of the averaged weights."""
+    averaged = {name: network.eval() for name, network in state.averaged.items()}
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=averaged["text"],
+        tokenizer=tokenizer,
+        unet=averaged["unet"],
+        scheduler=new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def save_pipeline(
+    pipeline: StableDiffusionPipeline, folder: Path, vocabulary: Path, captions: list[str]
+) -> None:
+    """Writes the pipeline with the captions that it knows."""
+    pipeline.save_pretrained(folder)
+    (folder / "captions.txt").write_text("\n".join(captions) + "\n", encoding="utf-8")
+    # The library writes one file of its own; the two of the original are for other readers.
+    for name in ("vocab.json", "merges.txt"):
+        (folder / "tokenizer" / name).write_bytes((vocabulary / name).read_bytes())
+
+
 def train_unet(work: Path, folder: Path, minutes: float, steps: int, batch: int, save_every: float) -> None:
     """Trains UNet and text encoder on cached latents; stores the averages every `save_every` minutes."""
     corpus = load_corpus(work)
@@ -523,23 +551,9 @@ def train_unet(work: Path, folder: Path, minutes: float, steps: int, batch: int,
     print(f"unet: scale {scale}, {len(tokenizer)} tokens", flush=True)
 
     def store() -> None:
-        averaged = {name: network.eval() for name, network in state.averaged.items()}
-        pipeline = StableDiffusionPipeline(
-            vae=vae,
-            text_encoder=averaged["text"],
-            tokenizer=tokenizer,
-            unet=averaged["unet"],
-            scheduler=new_scheduler(),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        pipeline.save_pretrained(folder)
+        pipeline = averaged_pipeline(state, vae, tokenizer)
         known = sorted(corpus.captions[index] for index in seen)
-        (folder / "captions.txt").write_text("\n".join(known) + "\n", encoding="utf-8")
-        # The library writes one file of its own; the two of the original are for other readers.
-        for name in ("vocab.json", "merges.txt"):
-            (folder / "tokenizer" / name).write_bytes((work / "tokenizer" / name).read_bytes())
+        save_pipeline(pipeline, folder, work / "tokenizer", known)
         with torch.no_grad():
             samples = sample_images(pipeline, [corpus.captions[index] for index in references], steps=20)
         print(f"unet {state.step} top five {top_five_share(samples, glyphs):.2f}", flush=True)

@@ -34,14 +34,14 @@ PRIOR_SHAPES, PARTICLES, MOVES, LAST_MOVES = 2048, 384, 3, 4
 KEPT_SHARE = 0.3
 # The family is not the truth: with the likelihood at full power 90 % intervals covered 65-75 % of simulated
 # minima from another family. This power below one (Gruenwald and van Ommen 2017) brought them to about 90 %.
-LIKELIHOOD_POWER = 0.4
+LIKELIHOOD_POWER = 0.5
 STRIDES = (0.15, 0.3, 0.6)
 NO_GAIN_SHAPES = 256
 FEWEST_POINTS = 4
 DEFAULT_LOG_SD = 1.5
 # Inverse-gamma prior of sigma^2: two points' worth of belief in a scatter of 1 % of the rough gain.
 SIGMA_PRIOR_SHAPE, SIGMA_PRIOR_SHARE = 1.5, 0.015
-MISFIT_REACH = 0.5  # gains above the minimum up to which a misfit matters: beyond it nothing is recommended
+MISFIT_REACH = 0.3  # gains above the minimum up to which a misfit matters: beyond it nothing is recommended
 MISFIT_PROBABILITY, MISFIT_SHARE = 0.01, 0.15
 
 

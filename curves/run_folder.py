@@ -68,6 +68,18 @@ class Status:
     updated: float = 0.0  # Unix time
     pid: int | None = None
 
+    def writer_exists(self) -> bool:
+        """Whether the process that wrote it exists on this machine."""
+        if self.pid is None:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # somebody else's process
+            return True
+        return True
+
 
 @dataclass(frozen=True)
 class Verdict:

@@ -34,14 +34,15 @@ COORDINATES = (
 )
 # Prior centres and spreads (natural logs). They put regret near 0.2 at half of the minimum's time, 0.5 at
 # twice and 3 at four times, which is what recorded Stable Diffusion 1.5 runs show, with room on both sides.
-DESCENT_TIME_MEDIAN, DESCENT_TIME_LOG_SD = 0.3, 0.9
-DESCENT_POWER_MEDIAN, DESCENT_POWER_LOG_SD = 1.0, 0.4
-RISE_POWER_EXCESS_MEDIAN, RISE_POWER_EXCESS_LOG_SD = 0.6, 0.7
+DESCENT_TIME_MEDIAN, DESCENT_TIME_LOG_SD = 0.2, 1.2
+DESCENT_POWER_MEDIAN, DESCENT_POWER_LOG_SD = 1.2, 0.5
+# Below one the rise is concave, as that of an adapter on few images under a warm-up.
+RISE_POWER_LOWEST, RISE_POWER_EXCESS_MEDIAN, RISE_POWER_EXCESS_LOG_SD = 0.5, 1.0, 0.6
 ONSET_AT_ZERO, ONSET_HIGHEST = 0.4, 0.9
 RATIONAL_MASS = 0.5
 # What a style shares is learnt fast, what its images show slowly: a part of the descent may have a scale of its own.
-NO_SLOW_PART, SLOW_SHARE_HIGHEST = 0.3, 0.5
-SLOW_TIME_MEDIAN, SLOW_TIME_LOG_SD = 0.5, 0.5
+NO_SLOW_PART, SLOW_SHARE_HIGHEST = 0.2, 0.5
+SLOW_TIME_MEDIAN, SLOW_TIME_LOG_SD = 0.7, 0.5
 NOISE_GROWTH_HIGHEST = 1.0
 NOISE_MEMORY_MEDIAN, NOISE_MEMORY_LOG_SD = 0.05, 0.5
 
@@ -53,8 +54,8 @@ class Shapes:
     time: Array  # lr_sum at the minimum
     descent_time: Array  # time constant of the descent, as a share of `time`
     descent_power: Array  # beta
-    rise_power: Array  # gamma, at least 1
-    onset: Array  # start of the rise, as a share of `time`, below 1
+    rise_power: Array  # gamma, above RISE_POWER_LOWEST
+    onset: Array  # start of the rise, as a share of `time`, below 1; 0 where gamma is at most 1
     rational: NDArray[np.bool_]  # phi1 = 1/(1 + (u/tau)^beta) instead of exp(-(u/tau)^beta)
     slow_share: Array  # q: share of a second, exponential part of the descent
     slow_time: Array  # its time constant, as a share of `time`
@@ -76,13 +77,17 @@ def shapes_from_normal(coordinates: Array, log_time_median: float, log_time_sd: 
     """Map standard normal coordinates (shapes, len(COORDINATES)) to shapes; those of the noise are unused."""
     z = dict(zip(COORDINATES, coordinates.T, strict=True))
     onset = (ndtr(z["onset"]) - ONSET_AT_ZERO) / (1 - ONSET_AT_ZERO)
+    rise_power = RISE_POWER_LOWEST + RISE_POWER_EXCESS_MEDIAN * np.exp(
+        RISE_POWER_EXCESS_LOG_SD * z["rise_power"]
+    )
     slow = (ndtr(z["slow_share"]) - NO_SLOW_PART) / (1 - NO_SLOW_PART)
     return Shapes(
         time=np.exp(log_time_median + log_time_sd * z["time"]),
         descent_time=DESCENT_TIME_MEDIAN * np.exp(DESCENT_TIME_LOG_SD * z["descent_time"]),
         descent_power=DESCENT_POWER_MEDIAN * np.exp(DESCENT_POWER_LOG_SD * z["descent_power"]),
-        rise_power=1 + RISE_POWER_EXCESS_MEDIAN * np.exp(RISE_POWER_EXCESS_LOG_SD * z["rise_power"]),
-        onset=ONSET_HIGHEST * np.maximum(onset, 0.0),
+        rise_power=rise_power,
+        # A concave rise after an onset would start with a cusp.
+        onset=np.where(rise_power > 1, ONSET_HIGHEST * np.maximum(onset, 0.0), 0.0),
         rational=z["kind"] < ndtri(RATIONAL_MASS),
         slow_share=SLOW_SHARE_HIGHEST * np.maximum(slow, 0.0),
         slow_time=SLOW_TIME_MEDIAN * np.exp(SLOW_TIME_LOG_SD * z["slow_time"]),

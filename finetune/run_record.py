@@ -69,7 +69,8 @@ def claim(path: Path, status: RunStatus) -> None:
         old is not None
         and old.state != "ended"
         and time.time() - old.updated < LIVE_S
-        and _is_other_process(old.pid)
+        and old.pid != os.getpid()
+        and old.writer_exists()
     ):
         raise RequestError(
             f"run_dir={path}: process {old.pid} is writing to it; wait for it or choose another folder"
@@ -158,18 +159,6 @@ def _changed(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:
         return 0.0
-
-
-def _is_other_process(pid: int | None) -> bool:
-    if pid is None or pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _recover_checkpoint(folder: RunFolder) -> None:

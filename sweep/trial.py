@@ -184,18 +184,8 @@ def await_end_of_earlier(folder: RunFolder) -> None:
     """Wait for a trainer that outlives its killed supervisor by seconds: two must not write one curve."""
     while True:
         status = folder.read_status()
-        if status is None or status.state == "ended" or status.pid is None:
+        if status is None or status.state == "ended":
             return
-        if time.time() - status.updated > HEARTBEAT_LOST_S or not _exists(status.pid):
+        if time.time() - status.updated > HEARTBEAT_LOST_S or not status.writer_exists():
             return
         time.sleep(0.1)
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -17,7 +17,7 @@ DRAWS, AHEAD = 400, 32
 class PosteriorRule(PosteriorBased):
     """kappa: least expected improvement, in gain, that a whole horizon of further steps must bring.
 
-    For every later evaluation h: E[(f(kept) - min over s_n+1..h of f)+] / gain <= kappa (h - s_n) / H. Also stops where
+    For every later evaluation h: E[(f(kept) - min over s_n+1..h of f)+ / gain] <= kappa (h - s_n) / H. Also stops where
     P(s_n > s*) reaches passed_confidence: there the expectation is all in the tail, which the tempered likelihood fattens.
     """
 
@@ -42,7 +42,10 @@ class PosteriorRule(PosteriorBased):
         grid = np.concatenate([[best.lr_sum], now.lr_sum + share * lr_left])
         latent, gain = posterior.draws(grid, DRAWS)
         lowest = np.minimum.accumulate(latent[:, 1:], axis=1)
-        improvement = np.maximum(latent[:, :1] - lowest, 0.0).mean(axis=0) / max(gain.mean(), 1e-300)
+        # In units of each draw's own gain: early on a few draws have a gain so large that its mean says nothing.
+        improvement = (np.maximum(latent[:, :1] - lowest, 0.0) / np.maximum(gain, 1e-300)[:, None]).mean(
+            axis=0
+        )
         price = self.kappa * share * steps_left / self.horizon_steps
         if np.all(improvement <= price):
             return f"no later step is worth its price: {improvement[-1]:.3f} gain left to the horizon"

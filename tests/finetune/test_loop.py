@@ -55,7 +55,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[Run], Non
 def test_a_run_leaves_every_file_of_the_contract(run_train: Train, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     overrides = ["budget.max_steps=6", "samples.count=2", "samples.inference_steps=2", "samples.first_step=3"]
-    assert run_train(folder.path, *overrides, "seed=3") == 0
+    assert run_train(folder.path, *overrides, "seed=3", "optimizer.lr=1e-3") == 0
     points = folder.points()
     assert [point.step for point in points] == [0, 4, 5, 6]
     for point in points:
@@ -333,13 +333,13 @@ def test_a_training_state_of_another_configuration_is_refused(
 ) -> None:
     stop_at(monkeypatch, 2, lambda run: run.folder.request_stop("preempted", "a test"))
     folder = RunFolder(tmp_path / "run")
-    assert run_train(folder.path, "budget.max_steps=4") == 1
+    assert run_train(folder.path, "budget.max_steps=4", "optimizer.lr=0.001") == 1
     with pytest.raises(
         RequestError, match=r"unfinished run with optimizer\.lr=0\.001, asked for now is 0\.002"
     ):
         run_train(folder.path, "budget.max_steps=4", "optimizer.lr=0.002")
     assert (folder.checkpoints / "last").is_dir()
-    assert run_train(folder.path, "budget.max_steps=4") == 0
+    assert run_train(folder.path, "budget.max_steps=4", "optimizer.lr=0.001") == 0
 
 
 def test_a_damaged_training_state_says_what_to_do(

@@ -38,9 +38,9 @@ def test_plan_prints_cells_costs_and_starts_nothing(
     assert main(["plan", "experiment=demo", f"runs_dir={tmp_path}", "sweep.trials=5", "launch.slots=2"]) == 0
     text = capsys.readouterr().out
     assert "4 cells x 5 trials = 20 trials" in text
-    assert "n32-text_to_image-native-tiny" in text
+    assert "n8-text_to_image-native-tiny" in text
     assert "optimizer.lr 0.00035..0.0008 log" in text
-    assert "steps: at most 7,200" in text
+    assert "steps: at most 4,800" in text
     assert "2 slots, estimated from the base model's seconds_per_image" in text
     assert list(tmp_path.iterdir()) == []
 
