@@ -5,7 +5,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from conf.compose import load_config, register_schema, to_config
+from conf.compose import check_groups, load_config, register_schema, to_config
 from conf.errors import RequestError, exit_status
 from conf.schema import Config
 from finetune.interruption import Interruption
@@ -41,6 +41,8 @@ def run(overrides: list[str], config: Config | None = None) -> int:
 def run_under_hydra() -> int:
     """Hydra's own flags: --help, --cfg, --info, --multirun, completion. Its complaints get exit status 2."""
     statuses: list[int] = []
+    if not {"-m", "--multirun"} & set(sys.argv):  # there several options of a group are meant
+        check_groups([item for item in sys.argv[1:] if "=" in item and not item.startswith("-")])
 
     @hydra.main(version_base="1.3", config_path="conf", config_name="config")
     def main(node: DictConfig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+import math
 import sys
 
 from conf.errors import exit_status
@@ -20,6 +21,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+
+
+PRICE_HELP = "also the steps of least cost where the whole horizon costs this share of the gain, as 0.1"
+
+
+def _price(text: str) -> float:
+    try:
+        price = float(text)
+    except ValueError:
+        price = math.nan
+    if not 0 <= price < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no share of the gain: give a number from 0, such as 0.1")
+    return price
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("runs", metavar="STUDY" if name == "verify" else "RUNS", help=runs)
         if name in ("recommend", "verify"):
             command.add_argument("--json", action="store_true", help="print JSON instead of the table")
+        if name in ("recommend", "report"):
+            command.add_argument("--price", type=_price, metavar="SHARE", help=PRICE_HELP)
         if name == "verify":
             command.add_argument(
                 "fresh", metavar="FRESH_RUNS", help="runs of other seeds, longer than the minimum"
@@ -52,7 +68,7 @@ def _recommend(options: argparse.Namespace) -> int:
     from analysis.recommend import analyse, recommendation_text, write_analysis
     from analysis.table import print_recommendation
 
-    analysis = analyse(load_study(options.runs))
+    analysis = analyse(load_study(options.runs), options.price)
     write_analysis(analysis)
     if options.json:
         print(recommendation_text(analysis), end="")
@@ -69,7 +85,7 @@ def _report(options: argparse.Namespace) -> int:
     from analysis.report import write_report
     from analysis.table import print_recommendation
 
-    analysis = analyse(load_study(options.runs))
+    analysis = analyse(load_study(options.runs), options.price)
     write_analysis(analysis)
     path = write_report(analysis)
     print_recommendation(analysis)

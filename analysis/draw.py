@@ -58,7 +58,7 @@ def draw_cell(data: CellFigure, folder: Path, name: str) -> str:
         The figure as svg; it is also written to folder/name.svg and .png.
     """
     with _figure(9.0, 4.3) as (figure, axes):
-        _step_axis(axes, data.lines)
+        _step_axis(axes, data)
         axes.set_ylim(data.lowest, data.highest)
         axes.axhline(0, color=GREY, linewidth=1)
         axes.annotate("base model", (0, 0), (4, 3), textcoords="offset points", color=GREY, fontsize=9.5)
@@ -105,7 +105,7 @@ def _draw_window(axes: Axes, data: CellFigure) -> None:
     if cell.recommended_steps is None or cell.window is None or cell.minimum is None:
         if cell.lower_bound:
             axes.axvline(cell.lower_bound, color=ORANGE, linewidth=1.6, linestyle=(0, (4, 3)))
-            _over(axes, cell.lower_bound, f"the minimum is later than {cell.lower_bound}", ORANGE)
+            _over(axes, cell.lower_bound, f"the minimum is {words.lower_bound(cell)}", ORANGE)
         return
     axes.axvspan(cell.window["low"], cell.window["high"], color=GREEN, alpha=0.13, linewidth=0)
     axes.axvline(cell.recommended_steps, color=GREEN, linewidth=2)
@@ -188,13 +188,22 @@ def _named(lines: tuple[Line, ...]) -> set[str]:
     return {line.name for line in unique}
 
 
-def _step_axis(axes: Axes, lines: tuple[Line, ...]) -> None:
+def _step_axis(axes: Axes, data: CellFigure) -> None:
     """Logarithmic steps with a place for step 0."""
-    first = min((line.steps[line.steps > 0][0] for line in lines if len(line.steps) > 1), default=1.0)
-    last = max((line.steps[-1] for line in lines), default=10.0)
+    first, last = step_limits(data)
     axes.set_xscale("symlog", linthresh=first, linscale=0.4)
     axes.set_xlim(-0.25 * first, last * 1.04)
     _plain_ticks(axes.xaxis, [0, *[tick for tick in _one_two_five(first, last) if tick >= first]])
+
+
+def step_limits(data: CellFigure) -> tuple[float, float]:
+    """First step after 0, and the last of all that is drawn: what is concluded may lie beyond every run."""
+    cell = data.answer
+    concluded = [cell.recommended_steps, cell.lower_bound]
+    concluded += [round(part["high"]) for part in (cell.minimum, cell.window) if part is not None]
+    ends = [float(line.steps[-1]) for line in data.lines] + [float(step) for step in concluded if step]
+    starts = [float(line.steps[line.steps > 0][0]) for line in data.lines if line.steps[-1] > 0]
+    return min(starts, default=1.0), max([*ends, 2 * min(starts, default=1.0)])
 
 
 def _plain_ticks(axis: Any, ticks: list[int] | list[float]) -> None:

@@ -125,6 +125,8 @@ def _limits(lines: Sequence[Line], band: Band | None) -> tuple[float, float]:
 
 def line_colours(lines: Sequence[Line]) -> list[float]:
     """Place of each learning rate on a colour scale from 0 to 1, by its logarithm."""
+    if not lines:
+        return []
     logs = np.log([line.lr for line in lines])
     span = float(np.ptp(logs))
     return [0.5] * len(lines) if span == 0 else [float((value - logs.min()) / span) for value in logs]

@@ -27,6 +27,7 @@ TRACES = (
     "verdict.json",
 )  # files that make a folder a run's
 LEVELS = ("dataset_size", "base_model")  # of a cell beside its identity
+NO_PANEL = "without a panel name"
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,8 @@ class Run:
 
     @property
     def panels(self) -> frozenset[str]:
-        """Names of the panels that its points were measured on."""
-        named = {point.panel or self.facts.panel for point in self.points}
-        return frozenset(name for name in named if name is not None)
+        """Names of the panels that its points were measured on; an unnamed one is like no other."""
+        return frozenset(point.panel or self.facts.panel or NO_PANEL for point in self.points)
 
     @property
     def best(self) -> Point | None:
@@ -145,16 +145,69 @@ def read_run(folder: RunFolder) -> Run:
         ValueError: run.json or curve.jsonl is damaged; the message names file and fault.
     """
     facts = folder.read_facts()
+    try:
+        _check_facts(facts)
+    except ValueError as error:
+        raise ValueError(f"{folder.run}: {error}") from error
+    points = folder.points()
+    last = points[-1].step if points else 0
+    try:
+        _check_points(points)
+        run = Run(folder, facts, tuple(_evaluations(points)), last, folder.outcome())
+        _check_curve(run.curve())
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{folder.curve}: {error}") from error
+    return run
+
+
+def _check_facts(facts: RunFacts) -> None:
+    """Everything of run.json that is computed with later, so that damage costs this run and no other."""
+    for name in ("cell", "hyperparameters"):
+        if not isinstance(getattr(facts, name), dict):
+            raise ValueError(f"{name}={getattr(facts, name)!r} is no mapping")
     for name in (*IDENTITY, *LEVELS):
         if name not in facts.cell:
-            raise ValueError(f"{folder.run}: the cell has no '{name}'")
-    lr = facts.hyperparameters.get("lr")
-    if not isinstance(lr, int | float) or not 0 < lr < math.inf:
-        raise ValueError(f"{folder.run}: lr={lr!r} is no positive number")
-    points = folder.points()
-    _check_numbers(points, folder)
-    last = points[-1].step if points else 0
-    return Run(folder, facts, tuple(_evaluations(points)), last, folder.outcome())
+            raise ValueError(f"the cell has no '{name}'")
+    _check_positive("lr", facts.hyperparameters.get("lr"))
+    _check_positive("horizon_lr_sum", facts.horizon_lr_sum)
+    _check_count("horizon", facts.horizon)
+    _check_count("images", facts.images)
+    for name in ("images", "resolution"):
+        _check_count(name, facts.cell[name])
+    for name, least in (("batch", 1), ("warmup_steps", 0)):
+        if facts.hyperparameters.get(name) is not None:
+            _check_count(name, facts.hyperparameters[name], least)
+    for name in ("study", "panel"):
+        if not isinstance(getattr(facts, name), str | None):
+            raise ValueError(f"{name}={getattr(facts, name)!r} is no text")
+
+
+def _check_positive(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"{name}={value!r} is no positive number")
+
+
+def _check_count(name: str, value: object, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}={value!r} is no whole number from {least}")
+
+
+def _check_points(points: list[Point]) -> None:
+    for point in points:
+        for name in ("val_loss", "lr_sum", "delta", "train_loss"):
+            value = getattr(point, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ValueError(f"step {point.step}: {name}={value!r} is no number")
+        for name, kind in (("image_loss", list), ("panel", str)):
+            value = getattr(point, name)
+            if not isinstance(value, kind | None):
+                raise ValueError(f"step {point.step}: {name}={value!r} is no {kind.__name__}")
+
+
+def _check_curve(curve: Curve) -> None:
+    """The intrinsic time never runs backwards: a schedule is read from it."""
+    if not np.isfinite(curve.lr_sum).all() or (curve.lr_sum < 0).any() or (np.diff(curve.lr_sum) < 0).any():
+        raise ValueError("lr_sum is not finite, or falls")
 
 
 def group_cells(runs: Iterable[Run]) -> list[Cell]:
@@ -185,14 +238,6 @@ def _evaluations(points: list[Point]) -> list[Point]:
         if point.val_loss is not None and math.isfinite(point.val_loss):
             kept.append(point)
     return kept
-
-
-def _check_numbers(points: list[Point], folder: RunFolder) -> None:
-    for point in points:
-        for name in ("val_loss", "lr_sum", "delta"):
-            value = getattr(point, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise ValueError(f"{folder.curve}: step {point.step}: {name}={value!r} is no number")
 
 
 def _held_out_loss(point: Point) -> float:

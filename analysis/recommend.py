@@ -34,8 +34,11 @@ class FittedRun:
 
     @property
     def censored(self) -> bool:
-        """Whether the run ended before it was sure to have passed its minimum."""
-        return self.posterior is None or self.posterior.probability_passed() < LEAST_PASSED_PROBABILITY
+        """Whether the run ended before it was sure to have passed its minimum; without a gain there is none."""
+        if self.posterior is None:
+            return True
+        gains = self.posterior.probability_of_gain >= 0.5
+        return gains and self.posterior.probability_passed() < LEAST_PASSED_PROBABILITY
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,9 @@ class Analysis:
     recommendation: Recommendation
 
 
-def analyse(study: Study) -> Analysis:
-    """Fit every run, answer every cell."""
-    cells = tuple(answer_cell(cell) for cell in study.cells)
+def analyse(study: Study, price: float | None = None) -> Analysis:
+    """Fit every run, answer every cell; price: of a whole horizon of training, in gain."""
+    cells = tuple(answer_cell(cell, price) for cell in study.cells)
     law = law_across_sizes([(cell.answer, cell.best_step_lr_sum) for cell in cells])
     recommendation = Recommendation(study=study.name, cells=[cell.answer for cell in cells], law=law)
     return Analysis(study, cells, recommendation)
@@ -107,22 +110,27 @@ def fit_run(run: Run) -> FittedRun:
     return FittedRun(run, posterior, start, float(latent[:, at].mean()), float(latent[:, at].std()))
 
 
-def answer_cell(cell: Cell) -> CellResult:
+def answer_cell(cell: Cell, price: float | None = None) -> CellResult:
     """One row: refused where the runs cannot be compared, otherwise what the pooled curves say."""
+    found_runs = len(cell.runs)
     panels = _panels(cell.runs)
     if len(panels) > 1:
         listed = "; ".join(f"{name}: {', '.join(runs)}" for name, runs in panels.items())
         reason = f"the runs were measured on different panels, which cannot be compared ({listed})"
-        return CellResult(_row(cell, "refused", reason), tuple(_unfitted(run) for run in cell.runs), ())
+        unfitted = tuple(_unfitted(run) for run in cell.runs)
+        return CellResult(
+            _row(cell, "refused", reason, evidence=_evidence(unfitted, found_runs)), unfitted, ()
+        )
     runs = tuple(fit_run(run) for run in cell.runs)
     fitted = [item for item in runs if item.posterior is not None]
     if not fitted:
         reason = f"no run has {FEWEST_POINTS} finite evaluations"
-        return CellResult(_row(cell, "refused", reason, evidence=_evidence(runs)), runs, ())
+        return CellResult(_row(cell, "refused", reason, evidence=_evidence(runs, found_runs)), runs, ())
     best = best_replicates(fitted)
     pooled = _comparable(fitted, best[0])
-    found = _pooled_answer(pooled, best)
-    row = _row(cell, found.status, found.reason, **_numbers(cell, best, found), evidence=_evidence(pooled))
+    found = _pooled_answer(pooled, best, price)
+    numbers = _numbers(cell, best, found, price)
+    row = _row(cell, found.status, found.reason, **numbers, evidence=_evidence(pooled, found_runs))
     return CellResult(row, runs, tuple(best), _lr_sum_at_minimum(best, found))
 
 
@@ -147,15 +155,15 @@ def _comparable(fitted: Sequence[FittedRun], best: FittedRun) -> list[FittedRun]
     return [item for item in fitted if _key({**item.run.facts.hyperparameters, "lr": None}) == wanted]
 
 
-def _pooled_answer(pooled: Sequence[FittedRun], best: Sequence[FittedRun]) -> Answer:
+def _pooled_answer(pooled: Sequence[FittedRun], best: Sequence[FittedRun], price: float | None) -> Answer:
     """The budget of a fresh run at the best hyperparameters, on the longest of their horizons."""
     posteriors = [item.posterior for item in pooled if item.posterior is not None]
     rates = [item.run.lr for item in pooled]
     longest = max((item.run for item in best), key=lambda run: run.facts.horizon)
-    return answer(pool(posteriors, rates, longest.lr), fresh_schedule(longest))
+    return answer(pool(posteriors, rates, longest.lr), fresh_schedule(longest), price=price)
 
 
-def _numbers(cell: Cell, best: Sequence[FittedRun], found: Answer) -> dict[str, Any]:
+def _numbers(cell: Cell, best: Sequence[FittedRun], found: Answer, price: float | None) -> dict[str, Any]:
     """The fields of a row that follow from an answer."""
     shown = min(best, key=lambda item: item.best_loss)
     observed = shown.run.best
@@ -180,8 +188,11 @@ def _numbers(cell: Cell, best: Sequence[FittedRun], found: Answer) -> dict[str, 
     minimum = {"low": found.minimum.low, "median": found.minimum.median, "high": found.minimum.high}
     return numbers | {
         "recommended_steps": found.recommended_steps,
+        "recommended_steps_best_kept": found.recommended_steps_best_kept,
+        "priced": None if price is None else {"price": price, "steps": found.priced_steps},
         "minimum": {**minimum, "level": found.minimum.level},
         "window": {"low": found.window.low, "high": found.window.high},
+        "window_open": found.window.open,
         "images_seen": seen,
         "epochs": round(seen / int(cell.identity["images"]), 2),
     }
@@ -229,12 +240,14 @@ def _panels(runs: Sequence[Run]) -> dict[str, list[str]]:
     return panels
 
 
-def _evidence(runs: Sequence[FittedRun]) -> dict[str, int]:
+def _evidence(runs: Sequence[FittedRun], runs_found: int) -> dict[str, int]:
+    """Counts over the runs that the answer is made from, and of all runs of the cell."""
     fitted = [item for item in runs if item.posterior is not None]
     return {
         "runs": len(fitted),
         "evaluations": sum(len(item.run.points) for item in fitted),
         "censored_runs": sum(item.censored for item in fitted),
+        "runs_found": runs_found,
     }
 
 

@@ -15,6 +15,7 @@ from analysis.figures import cell_figure, sizes_groups
 from analysis.recommend import Analysis, CellResult, FittedRun
 from analysis.samples import Strip, sample_strip
 from conf.errors import WorkError
+from conf.quoting import override
 from curves.recommendation import CellAnswer
 from curves.run_folder import write_atomically
 
@@ -48,7 +49,7 @@ class CellSection:
     name: str
     slug: str
     reason: str
-    svg: str
+    svg: str | None  # None where no run has an evaluation
     band: bool  # whether a posterior is drawn
     strip: Strip | None
 
@@ -172,7 +173,9 @@ def subtitle(analysis: Analysis, record: dict[str, Any]) -> str:
     }
     if len(held_out) == 1:
         parts.append(f"held-out loss on {held_out.pop()} images")
-    return " · ".join([*parts, f"{len(analysis.study.runs)} runs in {len(analysis.cells)} cells"])
+    runs, cells = len(analysis.study.runs), len(analysis.cells)
+    counted = f"{runs} run{'' if runs == 1 else 's'} in {cells} cell{'' if cells == 1 else 's'}"
+    return " · ".join([*parts, counted])
 
 
 def law_sentences(law: dict[str, Any] | None) -> list[str]:
@@ -198,7 +201,9 @@ def commands(analysis: Analysis, record: dict[str, Any]) -> list[tuple[str, list
     groups.append(("The answer and this page", [f"python -m analysis report {shlex.quote(study)}"]))
     known = [cell for cell in analysis.cells if cell.answer.recommended_steps is not None]
     used = [
-        shlex.join(["python", "train.py", *_levels(cell), "budget=recommended", f"budget.study={study}"])
+        shlex.join(
+            ["python", "train.py", *_levels(cell), "budget=recommended", override("budget.study", study)]
+        )
         for cell in known
     ]
     if used:
@@ -223,7 +228,7 @@ def _levels(cell: CellResult) -> list[str]:
     own = {name: getattr(cell.answer, name) for name in ALWAYS_NAMED}
     own |= {name: (config.get(name) or {}).get("name") for name in GROUPS if name not in own}
     wanted = [name for name in own if name in ALWAYS_NAMED or own[name] not in (None, defaults.get(name))]
-    return [f"{name}={own[name]}" for name in wanted if name not in named] + [
+    return [override(name, str(own[name])) for name in wanted if name not in named] + [
         item for item in chosen if not item.startswith(DECIDED)
     ]
 
@@ -255,7 +260,7 @@ def _section(cell: CellResult, cells: Sequence[CellAnswer], figures: Path) -> Ce
     row = cell.answer
     name = words.slug(row, cells)
     figure = cell_figure(cell, cells)
-    svg = draw_cell(figure, figures, name)
+    svg = draw_cell(figure, figures, name) if figure.lines else None
     strip = sample_strip(cell.shown.run, row) if cell.shown is not None else None
     return CellSection(
         row, words.cell_name(row, cells), name, words.reason(row), svg, figure.band is not None, strip
@@ -275,8 +280,7 @@ def _run_rows(cell: CellResult, cells: Sequence[CellAnswer]) -> list[RunRow]:
             best_step=words.NONE if item.run.best is None else str(item.run.best.step),
             best_loss=words.NONE if item.run.best is None else f"{item.run.best.val_loss:.5f}",
             outcome=item.run.outcome or "running",
-            note=item.note
-            or ("ended before its minimum" if item.censored and item.posterior is not None else ""),
+            note=_note(item),
             best=item.run.name in best,
         )
         for item in cell.runs
@@ -311,7 +315,7 @@ def _read_yaml(path: Path, kind: type = dict) -> Any:
 def _path(analysis: Analysis) -> str:
     """The study as a command names it: relative to where one stands, where that is possible."""
     root = analysis.study.root.resolve()
-    return str(root.relative_to(Path.cwd())) if root.is_relative_to(Path.cwd()) else f"runs/{root.name}"
+    return str(root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root)
 
 
 def _shown(value: object) -> str:
@@ -321,6 +325,11 @@ def _shown(value: object) -> str:
 def _listed(values: Any, last: str = "and") -> str:
     items = [str(value) for value in values]
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}"
+
+
+def _markdown_cell(value: object) -> str:
+    """A text as one cell of a markdown table."""
+    return " ".join(str(value).split("\n")).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _render(name: str, context: dict[str, Any]) -> str:
@@ -334,4 +343,5 @@ def _render(name: str, context: dict[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    page.filters["cell"] = _markdown_cell
     return page.get_template(name).render(context)

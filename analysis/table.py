@@ -81,10 +81,11 @@ def headline(analysis: Analysis) -> str:
 
 
 def explanations(analysis: Analysis) -> list[str]:
-    """One line a cell: the gain, the evidence, and the reason; then what was left out."""
+    """One line a cell: the gain, the evidence, the reason, the priced budget; then what was left out."""
     cells = analysis.recommendation.cells
     lines = [
         f"{words.cell_name(cell, cells)}: gain {words.gain(cell)}, {words.runs(cell)}; {words.reason(cell)}"
+        + (f". {words.priced(cell)}" if cell.priced else "")
         for cell in cells
     ]
     return lines + [f"left out {name}: {reason}" for name, reason in analysis.study.damaged]
@@ -95,6 +96,8 @@ def print_recommendation(analysis: Analysis) -> None:
     width = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80
     table = recommendation_table(analysis.recommendation.cells)
     legend = "steps: train this long. window: likely within 5 % of the gain. seen: images trained on."
+    if any(cell.window_open for cell in analysis.recommendation.cells):
+        legend += " +: up to the end of the horizon, and maybe beyond."
     parts = [
         *_wrapped([headline(analysis)], width),
         "",

@@ -51,7 +51,7 @@ class Check:
     recommended_steps: int | None
     minimum: float
     observed_minimum: int
-    regret: float | None  # at the recommended steps
+    regret: float | None  # at the recommended steps; nan where they lie beyond the fresh run's end
     minimum_regret: float | None  # at the median of the minimum
     covered: bool | None
     high_over_low: float | None
@@ -63,13 +63,17 @@ class Check:
 
 @dataclass(frozen=True)
 class Verification:
-    """All checks, and the best single number of steps that hindsight would have picked for all of them."""
+    """All checks, and the best single number of steps that hindsight would have picked for all of them.
+
+    The means of regret are over the same checks, those whose regret is known; nan where there is none.
+    """
 
     checks: tuple[Check, ...]
+    compared: int  # checks that the means of regret are over
     mean_regret: float
     mean_minimum_regret: float
     coverage: float
-    constant_steps: int
+    constant_steps: int | None
     constant_regret: float
     rule_of_thumb_regret: float
     unmatched: tuple[str, ...]
@@ -170,24 +174,39 @@ def _check(run: Run, cell: CellAnswer, cells: Sequence[CellAnswer], truth: Truth
 
 
 def _summary(checks: list[Check], truths: list[Truth], unmatched: list[str]) -> Verification:
-    grid = np.unique(np.geomspace(1, max(truth.steps[-1] for truth in truths), 600).round())
-    regrets = np.array([[truth.at(min(step, truth.steps[-1])) for step in grid] for truth in truths])
-    best = int(np.argmin(regrets.mean(axis=0)))
+    pairs = [
+        pair
+        for pair in zip(checks, truths, strict=True)
+        if pair[0].regret is not None and math.isfinite(pair[0].regret)
+    ]
+    compared = [check for check, _ in pairs]
+    constant_steps, constant_regret = _best_constant([truth for _, truth in pairs])
     return Verification(
         checks=tuple(checks),
-        mean_regret=_mean([check.regret for check in checks]),
-        mean_minimum_regret=_mean([check.minimum_regret for check in checks]),
+        compared=len(compared),
+        mean_regret=_mean([check.regret for check in compared]),
+        mean_minimum_regret=_mean([check.minimum_regret for check in compared]),
         coverage=_mean([check.covered for check in checks]),
-        constant_steps=int(grid[best]),
-        constant_regret=float(regrets.mean(axis=0)[best]),
-        rule_of_thumb_regret=float(np.mean([check.rule_of_thumb_regret for check in checks])),
+        constant_steps=constant_steps,
+        constant_regret=constant_regret,
+        rule_of_thumb_regret=_mean([check.rule_of_thumb_regret for check in compared]),
         unmatched=tuple(unmatched),
     )
 
 
+def _best_constant(truths: list[Truth]) -> tuple[int | None, float]:
+    """The one number of steps with the lowest mean regret, and that."""
+    if not truths:
+        return None, float("nan")
+    grid = np.unique(np.geomspace(1, max(truth.steps[-1] for truth in truths), 600).round())
+    regrets = np.array([[truth.at(min(step, truth.steps[-1])) for step in grid] for truth in truths])
+    best = int(np.argmin(regrets.mean(axis=0)))
+    return int(grid[best]), float(regrets.mean(axis=0)[best])
+
+
 def _mean(values: Sequence[float | None]) -> float:
     """Over those that are known; nan where none is."""
-    known = [value for value in values if value is not None]
+    known = [value for value in values if value is not None and math.isfinite(value)]
     return float(np.mean(known)) if known else float("nan")
 
 
@@ -234,14 +253,20 @@ def print_verification(analysis: Analysis, fresh: Study, as_json: bool = False) 
         print(json.dumps(_without_nan(asdict(result)), indent=2))
         return
     print_table(verification_table(result))
+    answered = sum(check.covered is not None for check in result.checks)
     print(
         f"\nmean regret at the recommended steps {_percent(result.mean_regret)} % of gain, "
         f"at the minimum's median {_percent(result.mean_minimum_regret)} %;\n"
-        f"the best single number of steps in hindsight ({result.constant_steps}) "
+        f"the best single number of steps in hindsight ({words.count(result.constant_steps)}) "
         f"{_percent(result.constant_regret)} %; "
         f"100 steps per image / batch {_percent(result.rule_of_thumb_regret)} %\n"
-        f"the minimum's interval holds in {_percent(result.coverage)} % of {len(result.checks)} fresh runs"
+        f"the minimum's interval holds in {_percent(result.coverage)} % of {answered} fresh runs"
     )
+    if result.compared < len(result.checks):
+        print(
+            f"means over {result.compared} of {len(result.checks)} fresh runs: the others have no recommended "
+            "steps, or end before them"
+        )
     for line in result.unmatched:
         print(f"left out {line}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import hashlib
 import math
 from typing import Any
 
@@ -10,6 +11,9 @@ from curves.recommendation import CellAnswer
 
 STATUS_WORDS = {"ok": "ok", "not_reached": "not reached", "no_gain": "no gain", "refused": "refused"}
 NONE = "–"
+MOST_DECIMALS = 6
+LONGEST_LEVEL = 40  # characters of a caption that are shown
+LONGEST_SLUG = 80  # characters: file systems end at 255 bytes, and a suffix follows
 
 
 def count(value: int | float | None) -> str:
@@ -18,20 +22,25 @@ def count(value: int | float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, no exponent between 0.001 and 10000."""
+    """Three significant digits, all of a whole part, no exponent between 0.001 and 10000."""
     if value is None or not math.isfinite(value):
         return NONE
     if value != 0 and not 1e-3 <= abs(value) < 1e4:
         return rate(value)
-    return f"{value:.3g}"
+    return _digits(value, 3)
 
 
 def rate(value: float) -> str:
     """A learning rate: two significant digits, 0.0021 or 5e-7."""
     if 1e-3 <= abs(value) < 1e4:
-        return f"{value:.2g}"
+        return _digits(value, 2)
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def _digits(value: float, count: int) -> str:
+    # `g` turns to an exponent as soon as the whole part has more digits than are asked for.
+    return f"{value:.0f}" if abs(value) >= 10 ** (count - 1) else f"{value:.{count}g}"
 
 
 def learning_rate(cell: CellAnswer) -> str:
@@ -49,18 +58,26 @@ def minimum(cell: CellAnswer) -> str:
 
 
 def window(cell: CellAnswer) -> str:
-    """60–210."""
-    return NONE if cell.window is None else f"{cell.window['low']}–{cell.window['high']}"
+    """60–210, or 60–360+ where it ends only because the horizon does."""
+    if cell.window is None:
+        return NONE
+    return f"{cell.window['low']}–{cell.window['high']}{'+' if cell.window_open else ''}"
 
 
 def gain(cell: CellAnswer) -> str:
-    """Gain and standard error with the error's two leading digits: 0.0123 ± 0.0010."""
+    """Gain and standard error with the error's two leading digits: 0.0123 ± 0.0010; `so far` before the minimum."""
     if cell.gain is None:
         return NONE
-    if cell.gain_se is None or not cell.gain_se > 0:
-        return number(cell.gain)
-    digits = max(0, 1 - math.floor(math.log10(cell.gain_se)))
-    return f"{cell.gain:.{digits}f} ± {cell.gain_se:.{digits}f}"
+    return _with_error(cell.gain, cell.gain_se) + (" so far" if cell.status == "not_reached" else "")
+
+
+def _with_error(value: float, error: float | None) -> str:
+    if error is None or not error > 0:
+        return number(value)
+    digits = max(0, 1 - math.floor(math.log10(error)))
+    if digits > MOST_DECIMALS:
+        return f"{number(value)} ± {number(error)}"
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def epochs(cell: CellAnswer) -> str:
@@ -79,23 +96,44 @@ def images(cell: CellAnswer) -> str:
 
 def reason(cell: CellAnswer) -> str:
     """Status and reason in one sentence, with the lower bound where there is one."""
-    bound = ""
-    if cell.lower_bound is not None:
-        bound = f"; the minimum does not lie below {cell.lower_bound} steps"
+    bound = "" if cell.lower_bound is None else f"; the minimum is {lower_bound(cell)}"
     said = cell.reason or "no reason was recorded"
     return f"{said}{bound}" if cell.status == "ok" else f"{STATUS_WORDS[cell.status]}: {said}{bound}"
 
 
+def lower_bound(cell: CellAnswer) -> str:
+    """Where a minimum that was not reached lies: a probability, and one of this learning rate."""
+    return f"probably later than {cell.lower_bound} steps at lr {learning_rate(cell)}"
+
+
+def best_kept(cell: CellAnswer) -> str:
+    """The budget where the best checkpoint is kept and not the last; empty without one."""
+    if cell.recommended_steps_best_kept is None:
+        return ""
+    steps = cell.recommended_steps_best_kept
+    return f"Where the best checkpoint is kept instead of the last, {steps} steps do, and more do no harm."
+
+
+def priced(cell: CellAnswer) -> str:
+    """The steps of least cost where the horizon has a price; empty without one."""
+    if cell.priced is None:
+        return ""
+    price, steps = number(cell.priced["price"]), count(cell.priced["steps"])
+    return f"Where the whole horizon costs {price} of the gain: {steps} steps."
+
+
 def runs(cell: CellAnswer) -> str:
-    """3 runs, 1 censored."""
-    total, censored = cell.evidence.get("runs", 0), cell.evidence.get("censored_runs", 0)
-    text = f"{total} run{'' if total == 1 else 's'}"
-    return f"{text}, {censored} censored" if censored else text
+    """3 runs, 1 censored; 2 of 3 runs used. Without a gain there is no minimum to be censored before."""
+    used, censored = cell.evidence.get("runs", 0), cell.evidence.get("censored_runs", 0)
+    found = cell.evidence.get("runs_found", used)
+    text = f"{found} run{'' if found == 1 else 's'}"
+    text = text if used == found else f"{used} of {text} used"
+    return f"{text}, {censored} censored" if censored and cell.status != "no_gain" else text
 
 
 def shared_levels(cells: Sequence[CellAnswer]) -> dict[str, str]:
     """Levels that are the same in all cells, so that a table need not repeat them."""
-    return {name: values[0] for name, values in _levels(cells).items() if len(set(values)) == 1}
+    return {name: _short(values[0]) for name, values in _levels(cells).items() if len(set(values)) == 1}
 
 
 def varying_levels(cells: Sequence[CellAnswer]) -> list[str]:
@@ -105,8 +143,13 @@ def varying_levels(cells: Sequence[CellAnswer]) -> list[str]:
 
 
 def level(cell: CellAnswer, name: str) -> str:
-    """One level of a cell as text."""
-    return _levels([cell])[name][0]
+    """One level of a cell as text, the middle of a long one left out."""
+    return _short(_levels([cell])[name][0])
+
+
+def _short(text: str) -> str:
+    head, tail = LONGEST_LEVEL * 2 // 3, LONGEST_LEVEL // 3
+    return text if len(text) <= LONGEST_LEVEL else f"{text[:head].strip()}…{text[-tail:].strip()}"
 
 
 def varying_hyperparameters(cells: Sequence[CellAnswer]) -> list[str]:
@@ -131,7 +174,11 @@ def slug(cell: CellAnswer, cells: Sequence[CellAnswer]) -> str:
 
 def _plain(cell: CellAnswer) -> str:
     text = f"{cell.method}-n{cell.images}-px{cell.resolution}-{cell.base_model}-{cell.captions}"
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)
+    plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)
+    if len(plain.encode()) <= LONGEST_SLUG:
+        return plain
+    digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
+    return f"{plain.encode()[:LONGEST_SLUG].decode('utf-8', 'ignore')}-{digest}"
 
 
 def _levels(cells: Sequence[CellAnswer]) -> dict[str, list[str]]:

@@ -10,6 +10,8 @@ from typing import Any, cast
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,6 +22,7 @@ from conf.validate import validate
 
 CONF_DIR = Path(__file__).resolve().parent
 PROJECT_ROOT = CONF_DIR.parent
+WHOLE_SWEEP = ("experiment", "launch", "space")  # groups that cannot differ between the cells of a sweep
 
 
 def register_schema() -> None:
@@ -33,12 +36,13 @@ def compose_node(overrides: Sequence[str]) -> DictConfig:
     Raises:
         RequestError: an override names an unknown key or option, or carries a value of the wrong type.
     """
+    usable = check_groups(overrides)
     register_schema()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
-            node = compose(config_name="config", overrides=list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
+            node = compose(config_name="config", overrides=usable)
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         raise RequestError(_explain(error, overrides)) from error
     reject_unknown_keys(node)
     return node
@@ -59,16 +63,72 @@ def to_config(node: DictConfig) -> Config:
     Raises:
         RequestError: a required key is unset, a type is wrong or a value is out of range.
     """
-    missing = sorted(OmegaConf.missing_keys(node))
-    if missing:
-        key = missing[0]
-        raise RequestError(f"{key} is not set: add {key}=VALUE")
     try:
+        missing = sorted(OmegaConf.missing_keys(node))
+        if missing:
+            raise RequestError(f"{missing[0]} is not set: add {missing[0]}=VALUE")
         config = cast(Config, OmegaConf.to_object(node))
     except OmegaConfBaseException as error:
         raise RequestError(_first_line(error)) from error
     validate(config)
     return config
+
+
+def check_groups(overrides: Sequence[str]) -> list[str]:
+    """The overrides as Hydra takes them, once every group among them has one option.
+
+    Hydra ends with a traceback on `resolution=512` and `experiment=null`, and lets `method=[lora,text_to_image]`
+    pass, which trains neither of the two.
+
+    Raises:
+        RequestError: a group is given a number, null, a list or nothing; the message lists its options.
+    """
+    usable: list[str] = []
+    known = set(groups())
+    for item in overrides:
+        group = item.lstrip("+~").split("=", 1)[0].strip()
+        parsed = _parse(item) if group in known else None
+        if parsed is None:
+            usable.append(item)
+        elif group == "experiment" and (parsed.is_delete() or parsed.value() is None):
+            usable = [earlier for earlier in usable if not earlier.startswith("experiment=")]
+        else:
+            _check_group(item, parsed, group)
+            usable.append(item)
+    return usable
+
+
+def _parse(item: str) -> Override | None:
+    """An override as Hydra reads it; None where it cannot, which `compose` then explains."""
+    try:
+        return OverridesParser.create().parse_override(item)
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError):
+        return None
+
+
+def _check_group(item: str, parsed: Override, group: str) -> None:
+    valid = options(group)
+    if parsed.is_delete():
+        raise RequestError(f"{item}: a run needs one; choose one of {', '.join(valid)}")
+    if parsed.is_sweep_override():
+        raise RequestError(f"{item}: must be one of {', '.join(valid)}{_as_factor(group, item)}")
+    value = parsed.value()
+    if isinstance(value, list):
+        raise RequestError(f"{item}: must be one of {', '.join(valid)}{_as_factor(group, item)}")
+    if isinstance(value, dict) or (isinstance(value, str) and value):  # a mapping sets keys, not the option
+        return
+    near = [name for name in valid if re.sub(r"^\D+", "", name) == str(value)]
+    near = near or difflib.get_close_matches(str(value), valid, n=1)
+    remedy = f"; did you mean {near[0]}?" if near else ""
+    raise RequestError(f"{item}: must be one of {', '.join(valid)}{remedy}")
+
+
+def _as_factor(group: str, item: str) -> str:
+    """Where several options of a group belong."""
+    names = item.split("=", 1)[1].strip("[] ")
+    if group in WHOLE_SWEEP or "(" in names:
+        return ""
+    return f"; a sweep over several is `python -m sweep run sweep.factors.{group}=[{names}]`"
 
 
 def options(group: str) -> list[str]:

@@ -144,8 +144,8 @@ class Evaluation:
 class Samples:
     """Images drawn with fixed prompts and seeds while training, so that checkpoints can be compared by eye."""
 
-    count: int = 4  # prompts, taken from `prompts` or else the captions of the first held-out images
-    prompts: list[str] = field(default_factory=list)
+    count: int = 4  # images a time, of the captions of the first held-out images; 0: no samples
+    prompts: list[str] = field(default_factory=list)  # drawn instead of captions, all of them
     seed: int = 0
     inference_steps: int = 20
     guidance_scale: float = 4.0

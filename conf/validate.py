@@ -1,9 +1,12 @@
 """Ranges and combinations that types alone cannot express. Each complaint names key, value and remedy."""
 
 from collections.abc import Sequence
+import math
 
 from conf.errors import RequestError
-from conf.schema import Config
+from conf.schema import Config, SpaceParameter
+
+MOST_INFERENCE_STEPS = 1000  # timesteps that Stable Diffusion 1 and 2 are trained on
 
 
 def validate(config: Config) -> None:
@@ -31,6 +34,11 @@ def _at_least(key: str, value: float | None, low: float) -> None:
 def _positive(key: str, value: float | None) -> None:
     if value is not None and not 0 < value < float("inf"):
         _refuse(key, value, "must be a positive number")
+
+
+def _finite(key: str, value: float) -> None:
+    if not math.isfinite(value):
+        _refuse(key, value, "must be a finite number")
 
 
 def _one_of(key: str, value: object, valid: Sequence[object]) -> None:
@@ -72,6 +80,7 @@ def _check_optimizer(config: Config) -> None:
     _one_of("optimizer.schedule", optimizer.schedule, ("constant", "cosine", "linear"))
     _at_least("optimizer.warmup_steps", optimizer.warmup_steps, 0)
     _at_least("optimizer.weight_decay", optimizer.weight_decay, 0)
+    _finite("optimizer.weight_decay", optimizer.weight_decay)
     for name in ("beta1", "beta2"):
         if not 0 <= getattr(optimizer, name) < 1:
             _refuse(f"optimizer.{name}", getattr(optimizer, name), "must lie in [0, 1)")
@@ -81,6 +90,17 @@ def _check_optimizer(config: Config) -> None:
 
 
 def _check_run(config: Config) -> None:
+    _check_budget(config)
+    _check_evaluation(config)
+    _check_samples(config)
+    _one_of("tracker.mode", config.tracker.mode, ("auto", "online", "offline", "disabled"))
+    _one_of("device", config.device, ("auto", "cpu", "cuda"))
+    _at_least("checkpoints.every", config.checkpoints.every, 1)
+    _one_of("checkpoints.final", config.checkpoints.final, ("best", "last"))
+    _at_least("seed", config.seed, 0)
+
+
+def _check_budget(config: Config) -> None:
     if config.budget.max_steps is not None and config.budget.max_steps < 1:
         _refuse("budget.max_steps", config.budget.max_steps, "must be 1 or more")
     if config.budget.max_steps is None and config.budget.study is None:
@@ -101,40 +121,49 @@ def _check_run(config: Config) -> None:
             config.optimizer.warmup_steps,
             f"must be below budget.max_steps={horizon}",
         )
-    _one_of("tracker.mode", config.tracker.mode, ("auto", "online", "offline", "disabled"))
-    _one_of("device", config.device, ("auto", "cpu", "cuda"))
-    _at_least("evaluation.strata", config.evaluation.strata, 1)
-    _at_least("evaluation.batch_size", config.evaluation.batch_size, 1)
-    _at_least("evaluation.first_step", config.evaluation.first_step, 1)
-    _at_least("evaluation.minimum_images", config.evaluation.minimum_images, 2)
-    _at_least("evaluation.training_images", config.evaluation.training_images, 0)
-    if not config.evaluation.ratio > 1:
-        _refuse(
-            "evaluation.ratio",
-            config.evaluation.ratio,
-            "must be above 1: it is the ratio of the geometric grid",
-        )
-    if config.evaluation.enabled and config.dataset.held_out < config.evaluation.minimum_images:
+
+
+def _check_evaluation(config: Config) -> None:
+    evaluation = config.evaluation
+    _at_least("evaluation.strata", evaluation.strata, 1)
+    _at_least("evaluation.batch_size", evaluation.batch_size, 1)
+    _at_least("evaluation.first_step", evaluation.first_step, 1)
+    _at_least("evaluation.minimum_images", evaluation.minimum_images, 2)
+    _at_least("evaluation.training_images", evaluation.training_images, 0)
+    _check_ratio("evaluation.ratio", evaluation.ratio)
+    if evaluation.enabled and config.dataset.held_out < evaluation.minimum_images:
         _refuse(
             "dataset.held_out",
             config.dataset.held_out,
-            f"the held-out set is too small: {config.evaluation.minimum_images} or more images are needed for a "
+            f"the held-out set is too small: {evaluation.minimum_images} or more images are needed for a "
             "loss that means something, or set evaluation.enabled=false",
         )
-    if not config.evaluation.enabled and config.stopping.name not in ("none", "fixed"):
+    if not evaluation.enabled and config.stopping.name not in ("none", "fixed"):
         _refuse(
             "stopping",
             config.stopping.name,
             "needs the held-out loss: set evaluation.enabled=true or stopping=none",
         )
-    _at_least("samples.count", config.samples.count, 0)
-    _at_least("samples.inference_steps", config.samples.inference_steps, 1)
-    _at_least("samples.first_step", config.samples.first_step, 1)
-    if not config.samples.ratio > 1:
-        _refuse("samples.ratio", config.samples.ratio, "must be above 1")
-    _at_least("checkpoints.every", config.checkpoints.every, 1)
-    _one_of("checkpoints.final", config.checkpoints.final, ("best", "last"))
-    _at_least("seed", config.seed, 0)
+
+
+def _check_samples(config: Config) -> None:
+    samples = config.samples
+    _at_least("samples.count", samples.count, 0)
+    _at_least("samples.inference_steps", samples.inference_steps, 1)
+    if samples.inference_steps > MOST_INFERENCE_STEPS:
+        _refuse(
+            "samples.inference_steps",
+            samples.inference_steps,
+            f"must be at most {MOST_INFERENCE_STEPS}: the base models know no more noise levels",
+        )
+    _finite("samples.guidance_scale", samples.guidance_scale)
+    _at_least("samples.first_step", samples.first_step, 1)
+    _check_ratio("samples.ratio", samples.ratio)
+
+
+def _check_ratio(key: str, ratio: float) -> None:
+    if not 1 < ratio < math.inf:
+        _refuse(key, ratio, "must be above 1 and finite: it is the ratio of the geometric grid")
 
 
 def _check_horizon(config: Config) -> None:
@@ -153,13 +182,23 @@ def _check_sweep(config: Config) -> None:
     _at_least("launch.processes", config.launch.processes, 1)
     _at_least("launch.grace_s", config.launch.grace_s, 0)
     _positive("launch.poll_s", config.launch.poll_s)
+    if config.launch.command is not None and not config.launch.command:
+        _refuse(
+            "launch.command", "[]", "needs a program, or launch.command=null for the trainer of this project"
+        )
     for parameter in config.space.parameters:
-        key = f"space.parameters[{parameter.name}]"
-        if parameter.choices is not None:
-            if not parameter.choices:
-                _refuse(f"{key}.choices", "[]", "give at least one choice")
-            continue
-        if parameter.low is None or parameter.high is None or not parameter.low <= parameter.high:
-            _refuse(key, f"[{parameter.low}, {parameter.high}]", "needs low <= high, or choices")
-        if parameter.log and not (parameter.low or 0) > 0:
-            _refuse(f"{key}.low", parameter.low, "a log range starts above 0")
+        _check_parameter(parameter)
+
+
+def _check_parameter(parameter: SpaceParameter) -> None:
+    """One searched parameter has choices, or a range that can be drawn from."""
+    key = f"space.parameters[{parameter.name}]"
+    if parameter.choices is not None:
+        if not parameter.choices:
+            _refuse(f"{key}.choices", "[]", "give at least one choice")
+        return
+    low, high = parameter.low, parameter.high
+    if low is None or high is None or not -math.inf < low <= high < math.inf:
+        _refuse(key, f"[{low}, {high}]", "needs finite bounds with low <= high, or choices")
+    if parameter.log and not (low or 0) > 0:
+        _refuse(f"{key}.low", low, "a log range starts above 0")

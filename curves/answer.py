@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from curves.posterior import CurvePosterior, Misfit, TimePrior
+from curves.posterior import Misfit, TimePrior
 
 Array = NDArray[np.float64]
 Status = Literal["ok", "not_reached", "no_gain", "refused"]
@@ -82,17 +81,6 @@ class Schedule:
         return np.minimum(found, self.horizon_steps).astype(float)
 
     @classmethod
-    def constant(cls, lr: float, horizon_steps: int) -> Schedule:
-        """lr at every step."""
-        return cls(lr * np.arange(horizon_steps + 1, dtype=float))
-
-    @classmethod
-    def from_rates(cls, rates: Callable[[Array], Array], horizon_steps: int) -> Schedule:
-        """rates maps step numbers 0..horizon-1 (an array) to the learning rate of that update."""
-        rate = np.asarray(rates(np.arange(horizon_steps, dtype=float)), dtype=float)
-        return cls(np.concatenate([[0.0], np.cumsum(rate)]))
-
-    @classmethod
     def interpolated(cls, steps: NDArray[np.int64], lr_sum: Array, horizon_steps: int) -> Schedule:
         """From recorded points (n,), one past step 0; after the last one its learning rate goes on."""
         later = np.asarray(steps) > 0
@@ -117,15 +105,23 @@ class Interval:
 
 @dataclass(frozen=True)
 class Window:
-    """Steps at which regret is more likely than not within the tolerance."""
+    """Steps at which regret is more likely than not within the tolerance.
+
+    open: `high` is only where the horizon ends, and the window may go on beyond it.
+    """
 
     low: int
     high: int
+    open: bool = False
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a cell's curves say. Steps are None unless status is ok; reason says why in a sentence."""
+    """What a cell's curves say. Steps are None unless status is ok; reason says why in a sentence.
+
+    recommended_steps: where the last checkpoint is kept; recommended_steps_best_kept: where the best one is.
+    priced_steps: the cheapest, where the horizon has a price. lower_bound: of a minimum that was not reached.
+    """
 
     status: Status
     reason: str
@@ -142,13 +138,7 @@ class Answer:
 
 
 def answer(
-    posterior: RegretDraws,
-    schedule: Schedule,
-    *,
-    tolerated_regret: float = TOLERATED_REGRET,
-    tolerated_risk: float = TOLERATED_RISK,
-    price: float | None = None,
-    seed: int = 0,
+    posterior: RegretDraws, schedule: Schedule, *, price: float | None = None, seed: int = 0
 ) -> Answer:
     """The budget for one run on that schedule; its last step is the horizon.
 
@@ -178,20 +168,28 @@ def answer(
         return replace(facts, status="not_reached", reason=unfinished, lower_bound=min(minimum.low, last))
     steps = _step_grid(schedule.horizon_steps)
     regret = posterior.regret_draws(schedule.lr_sum[steps], DRAWS, seed)
-    within = np.mean(regret <= tolerated_regret, axis=0)
-    refusal = _refusal(minimum, within, 1 - tolerated_risk)
+    refusal = _refusal(minimum, _within_tolerance(regret))
     if refusal:
         return replace(facts, reason=refusal)
+    found = replace(facts, status="ok", reason=f"the minimum was passed: P = {passed:.2f}", minimum=minimum)
+    return _with_steps(found, steps, regret, price)
+
+
+def _within_tolerance(regret: Array) -> Array:
+    """P(regret within the tolerance) at each step, from draws (draws, steps)."""
+    return np.asarray(np.mean(regret <= TOLERATED_REGRET, axis=0))
+
+
+def _with_steps(found: Answer, steps: NDArray[np.int64], regret: Array, price: float | None) -> Answer:
+    """The answer with its budgets and window; regret (draws, steps), the last step being the horizon."""
+    within = _within_tolerance(regret)
+    best_so_far = _within_tolerance(np.minimum.accumulate(regret, axis=1))
     likely = steps[within >= 0.5]
-    best_so_far = np.mean(np.minimum.accumulate(regret, axis=1) <= tolerated_regret, axis=0)
     return replace(
-        facts,
-        status="ok",
-        reason=f"the minimum was passed: P = {passed:.2f}",
-        recommended_steps=int(steps[within >= 1 - tolerated_risk][0]),
-        recommended_steps_best_kept=int(steps[best_so_far >= 1 - tolerated_risk][0]),
-        minimum=minimum,
-        window=Window(int(likely[0]), int(likely[-1])),
+        found,
+        recommended_steps=int(steps[within >= 1 - TOLERATED_RISK][0]),
+        recommended_steps_best_kept=int(steps[best_so_far >= 1 - TOLERATED_RISK][0]),
+        window=Window(int(likely[0]), int(likely[-1]), open=bool(likely[-1] == steps[-1])),
         priced_steps=None if price is None else _priced(steps, regret, price),
     )
 
@@ -238,11 +236,11 @@ def _misfit_reason(misfit: Misfit) -> str:
     )
 
 
-def _refusal(minimum: Interval, within: Array, confidence: float) -> str | None:
+def _refusal(minimum: Interval, within: Array) -> str | None:
     """Why no number may be given, if so."""
     if minimum.high > WIDEST_INTERVAL * max(minimum.low, 1):
         return f"too wide: the minimum lies between {minimum.low} and {minimum.high} steps"
-    if within.max() < confidence:
+    if within.max() < 1 - TOLERATED_RISK:
         return f"too wide: no step is within tolerance with probability above {within.max():.2f}"
     return None
 
@@ -250,11 +248,3 @@ def _refusal(minimum: Interval, within: Array, confidence: float) -> str | None:
 def _priced(steps: NDArray[np.int64], regret: Array, price: float) -> int:
     """argmin of expected regret + price * step/horizon."""
     return int(steps[np.argmin(regret.mean(axis=0) + price * steps / steps[-1])])
-
-
-def answer_curve(
-    posterior: CurvePosterior, horizon_steps: int, *, price: float | None = None, seed: int = 0
-) -> Answer:
-    """The answer for the recorded run itself, its learning rate going on as last recorded."""
-    schedule = Schedule.interpolated(posterior.curve.steps, posterior.curve.lr_sum, horizon_steps)
-    return answer(posterior, schedule, price=price, seed=seed)

@@ -8,7 +8,6 @@ from typing import Any
 from curves.run_folder import read_json, write_json
 
 SCHEMA = 1
-STATUSES = ("ok", "not_reached", "no_gain", "refused")
 IDENTITY = ("dataset", "captions", "resolution", "base_id", "method", "images")  # a cell is matched on these
 FILE_NAME = "recommendation.json"
 
@@ -22,15 +21,19 @@ class CellAnswer:
         images: number of training images.
         dataset, base_id: content ids of the image folder and of the base model.
         hyperparameters: what `budget=recommended` sets and refuses to have overridden.
-        status, reason: one of STATUSES, and why.
+        status, reason: ok, not_reached, no_gain or refused, and why.
+        recommended_steps, recommended_steps_best_kept: where the last, or the best, checkpoint is kept.
         minimum: {low, median, high, level} in steps: the posterior of the held-out minimum.
         window: {low, high} in steps within which the loss is more likely than not within 5 % of gain of the minimum.
+        window_open: whether the window ends only because the horizon does.
+        priced: {price, steps} where a price of the whole horizon was stated, in gain: the steps of least cost.
         lower_bound: where no run passed its minimum: steps below which it does not lie.
         images_seen, epochs: at the recommended steps.
         best_step_observed: of the cell's best run.
-        gain: improvement of the held-out loss from the base to the minimum, with its standard error over images.
+        gain: improvement of the held-out loss from the base to the minimum, with its standard error over images; of a
+            cell that is not_reached, the improvement so far.
         stopping: stop rule advised for a run without a stated budget.
-        evidence: {runs, evaluations, censored_runs}.
+        evidence: {runs, evaluations, censored_runs} that the answer is made from, and runs_found: all of the cell.
         path: name of the run folder with the best held-out loss.
     """
 
@@ -46,8 +49,11 @@ class CellAnswer:
     status: str
     reason: str = ""
     recommended_steps: int | None = None
+    recommended_steps_best_kept: int | None = None
     minimum: dict[str, float] | None = None
     window: dict[str, int] | None = None
+    window_open: bool = False
+    priced: dict[str, float] | None = None
     lower_bound: int | None = None
     images_seen: int | None = None
     epochs: float | None = None

@@ -65,14 +65,23 @@ class Backbone:
         Returns:
             Two tensors (channels, h/f, w/f) on the CPU.
         """
-        posterior = self.vae.encode(pixels[None].to(self.device)).latent_dist
+        posterior = self.vae.to(self.device).encode(pixels[None].to(self.device)).latent_dist
         return posterior.mean[0].cpu(), posterior.std[0].cpu()
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Images (batch, 3, h, w) in [0, 1] from scaled latents (batch, channels, h/f, w/f)."""
-        images: Tensor = self.vae.decode(latents / self.scaling_factor, return_dict=False)[0]
-        return (images.float() / 2 + 0.5).clamp(0, 1)
+        vae = self.vae.to(self.device)
+        # One at a time: at 512 pixels a decoder's activations are larger than the UNet that is trained beside it.
+        images = [vae.decode(one[None] / self.scaling_factor, return_dict=False)[0] for one in latents]
+        self.vae.to("cpu")
+        return (torch.cat(images).float() / 2 + 0.5).clamp(0, 1)
+
+    def release_encoders(self) -> None:
+        """Give the device's memory back once everything is encoded; `decode` brings the autoencoder back."""
+        self.__dict__.pop("_text", None)
+        if "vae" in self.__dict__:
+            self.vae.to("cpu")
 
     @torch.no_grad()
     def encode_text(self, caption: str) -> Tensor:

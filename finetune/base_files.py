@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from conf.compose import PROJECT_ROOT
 from conf.errors import RequestError
-from finetune.paths import hash_file, hash_texts, project_path, remembered_hash
+from conf.inputs import may_be_hub_id, project_path
+from finetune.paths import hash_file, hash_texts, remembered_hash
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 WEIGHTS = ("unet", "vae", "text_encoder")
@@ -47,8 +47,14 @@ def find_base(path: str, cache_dir: Path) -> BaseFiles:
     try:
         factor = int(2 ** (len(vae["block_out_channels"]) - 1))
         native = int(unet["sample_size"]) * factor
+        channels, latent = int(unet["in_channels"]), int(vae.get("latent_channels", 4))
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, f"the configuration of unet or vae lacks {error}") from error
+    if channels != latent:
+        raise RequestError(
+            f"base_model.path={path}: its UNet takes {channels} channels where the latent has {latent} (an inpainting, "
+            f"depth or upscaling model); give a text-to-image model"
+        )
     return BaseFiles(folder, _identity(path, folder, cache_dir), factor, native)
 
 
@@ -68,17 +74,13 @@ def check_pixels(base: BaseFiles, pixels: int) -> None:
 
 def _from_hub(name: str, folder: Path) -> Path:
     """The folder of a hub snapshot; with HF_HUB_OFFLINE=1 only what was downloaded before."""
-    first = Path(name).parts[0] if name else ""
-    local = name.startswith((".", "/", "~")) or name.count("/") != 1 or (PROJECT_ROOT / first).is_dir()
-    if local or folder.exists():
+    if not may_be_hub_id(name):
         problem = "is not a folder" if folder.exists() else "no such folder"
         raise RequestError(
             f"base_model.path={name}: {problem}; give a folder in diffusers' layout or a hub id"
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    disable_progress_bars()
     try:
         return Path(snapshot_download(name, allow_patterns=PATTERNS, ignore_patterns=UNWANTED))
     except (
@@ -113,7 +115,10 @@ def _identity(name: str, folder: Path, cache_dir: Path) -> str:
     for part in WEIGHTS:
         weights = weight_files(folder / part)
         if not weights:
-            raise _damaged(name, f"{part} holds no .safetensors weights")
+            raise RequestError(
+                f"base_model.path={name}: {part} holds no full-precision .safetensors weights; convert it with "
+                f"diffusers' save_pretrained, or give another copy of the model"
+            )
         parts += [f"{part} {remembered_hash(file, cache_dir, 'file', hash_file)}" for file in weights]
     for file in sorted(folder.glob("*/*.json")) + sorted(folder.glob("tokenizer/*.txt")):
         if file.parent.name in PARTS:

@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from conf.errors import RequestError
 from finetune.backbone import Backbone
@@ -34,19 +35,35 @@ class Encoded:
 class ContentCache:
     """Encodes through a backbone, and remembers."""
 
-    def __init__(self, cache_dir: Path, backbone: Backbone, pixels: int) -> None:
+    def __init__(
+        self, cache_dir: Path, backbone: Backbone, pixels: int, check: Callable[[], None] = lambda: None
+    ) -> None:
+        """Prepare.
+
+        Args:
+            cache_dir: folder of all caches.
+            backbone: what encodes.
+            pixels: side of the images.
+            check: called between images; may raise to end the run.
+        """
         self._root = cache_dir / backbone.files.base_id
         self._backbone = backbone
         self._pixels = pixels
+        self._check = check
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Latents and embeddings of examples, in their order."""
-        latents = [self.latent(example) for example in examples]
+        latents, texts = [], []
+        # A bar in a terminal, and only where it takes long: most runs find everything in the cache.
+        for example in tqdm(examples, "encoding", unit="image", disable=None, delay=2, leave=False):
+            self._check()
+            latents.append(self.latent(example))
+            texts.append(self.text(example.caption))
         factor = self._backbone.scaling_factor
         return Encoded(
             mean=torch.stack([mean for mean, _ in latents]) * factor,
             std=torch.stack([std for _, std in latents]) * factor,
-            text=torch.stack([self.text(example.caption) for example in examples]),
+            text=torch.stack(texts),
             empty_text=self.text(""),
         )
 

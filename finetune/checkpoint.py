@@ -24,12 +24,14 @@ class Checkpoint:
         best: those of the lowest held-out loss so far; None before the first evaluation.
         optimizer: state dict.
         counters: plain numbers, lists and the stop rule's state.
+        scaler: of the gradients in half precision; None elsewhere.
     """
 
     weights: dict[str, Tensor]
     best: dict[str, Tensor] | None
     optimizer: dict[str, Any]
     counters: dict[str, Any]
+    scaler: dict[str, Any] | None = None
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -40,7 +42,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     save_file(_contiguous(checkpoint.weights), temporary / "weights.safetensors")
     if checkpoint.best is not None:
         save_file(_contiguous(checkpoint.best), temporary / "best.safetensors")
-    torch.save(checkpoint.optimizer, temporary / "optimizer.pt")
+    torch.save({"optimizer": checkpoint.optimizer, "scaler": checkpoint.scaler}, temporary / "optimizer.pt")
     (temporary / "state.json").write_text(json.dumps(checkpoint.counters) + "\n", encoding="utf-8")
     last, old = folder / "last", folder / ".last.old"
     shutil.rmtree(old, ignore_errors=True)
@@ -59,10 +61,12 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     last = folder / "last"
     try:
         best = last / "best.safetensors"
+        states = torch.load(last / "optimizer.pt", map_location="cpu", weights_only=True)
         return Checkpoint(
             weights=load_file(last / "weights.safetensors"),
             best=load_file(best) if best.exists() else None,
-            optimizer=torch.load(last / "optimizer.pt", map_location="cpu", weights_only=True),
+            optimizer=states["optimizer"],
+            scaler=states["scaler"],
             counters=json.loads((last / "state.json").read_text(encoding="utf-8")),
         )
     except Exception as error:  # safetensors, pickle and zip each raise errors of their own

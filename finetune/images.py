@@ -1,5 +1,6 @@
 """A folder of captioned images: how files become pixels, and which train or are held out. No torch."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 import hashlib
@@ -10,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from conf.errors import RequestError
+from conf.inputs import IMAGE_SUFFIXES, project_path
 from conf.schema import Captions, Dataset
-from finetune.paths import hash_texts, project_path, remembered_hash
+from finetune.paths import hash_texts, remembered_hash
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 WHITE = (255, 255, 255, 255)
 
 
@@ -34,8 +35,10 @@ class Split:
     training: list[Example]
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Image files of a folder, sorted by name; hidden files and caption files are none.
+def list_images(folder: Path) -> tuple[list[Path], list[str]]:
+    """Image files of a folder, sorted by name, and a note on files and folders in it that are not read.
+
+    Hidden files, caption files and files without a suffix are passed over in silence.
 
     Raises:
         RequestError: the folder is missing or holds no image.
@@ -43,14 +46,21 @@ def list_images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         problem = "is a file, not a folder" if folder.exists() else "no such folder"
         raise RequestError(f"dataset.path={folder}: {problem}; give a folder of images with .txt captions")
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    images = [path for path in files if path.suffix.lower() in SUFFIXES]
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    files = [path for path in entries if path.is_file()]
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    others = Counter(
+        path.suffix.lower() for path in files if path.suffix.lower() not in ("", ".txt", *IMAGE_SUFFIXES)
+    )
     if not images:
-        others = sorted({path.suffix.lower() for path in files if path.suffix.lower() not in ("", ".txt")})
-        found = f" (found only {', '.join(others)} files: convert them)" if others else ""
-        valid = ", ".join(suffix[1:] for suffix in SUFFIXES)
+        found = f" (found only {', '.join(sorted(others))} files: convert them)" if others else ""
+        valid = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
         raise RequestError(f"dataset.path={folder}: no images in this folder{found}; {valid} are read")
-    return images
+    notes = [f"{number} {suffix} files are not read" for suffix, number in sorted(others.items())]
+    folders = sum(path.is_dir() for path in entries)
+    if folders:
+        notes.append(f"{folders} folders inside of {folder.name} are not read")
+    return images, notes
 
 
 def read_image(path: Path) -> Image.Image:
@@ -62,7 +72,8 @@ def read_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             frames = getattr(image, "n_frames", 1)
-            if frames > 1:
+            # A camera's MPO is a photo with previews or a depth map behind it.
+            if frames > 1 and image.format != "MPO":
                 raise ValueError(f"has {frames} frames: export the one that is meant as a still image")
             image.load()
             return _on_white(_eight_bit(ImageOps.exif_transpose(image)))
@@ -113,7 +124,7 @@ def read_caption(path: Path, captions: Captions) -> str:
 
 
 def read_folder(dataset: Dataset, captions: Captions, cache_dir: Path) -> tuple[list[Example], list[str]]:
-    """The examples of a folder, and a note on every file left out (unreadable, or equal to an earlier one).
+    """The examples of a folder, and notes on what is left out: unreadable, equal to an earlier one, or no image.
 
     Raises:
         RequestError: the folder is missing or empty, or an image is unusable and skip_unreadable is false.
@@ -122,7 +133,8 @@ def read_folder(dataset: Dataset, captions: Captions, cache_dir: Path) -> tuple[
     examples: dict[str, Example] = {}
     problems: list[str] = []
     repeats: list[str] = []
-    for path in list_images(folder):
+    images, unread = list_images(folder)
+    for path in images:
         try:
             caption = read_caption(path, captions)
             content = remembered_hash(path, cache_dir, "pixels", pixel_hash)
@@ -142,7 +154,7 @@ def read_folder(dataset: Dataset, captions: Captions, cache_dir: Path) -> tuple[
         )
     if not examples:
         raise RequestError(f"dataset.path={folder}: none of its images can be used; {problems[0]}")
-    return list(examples.values()), problems + repeats
+    return list(examples.values()), problems + repeats + unread
 
 
 def dataset_id(examples: Sequence[Example]) -> str:

@@ -5,8 +5,14 @@ import signal
 import threading
 from types import FrameType
 
+from conf.errors import WorkError
+
 SUPERVISED = "STEPBUDGET_SUPERVISED"  # 1: standard input is a pipe from the supervisor
 PATIENCE_S = 4.0  # after the supervisor is gone, the process ends within this time whatever it is doing
+
+
+class Preempted(WorkError):
+    """The run was asked to end before it had trained."""
 
 
 class Interruption:
@@ -14,6 +20,15 @@ class Interruption:
 
     def __init__(self) -> None:
         self.reason: str | None = None
+
+    def check(self) -> None:
+        """Give way to a request to end before there is anything to save.
+
+        Raises:
+            Preempted: there is one.
+        """
+        if self.reason is not None:
+            raise Preempted(self.reason)
 
     def watch(self) -> None:
         """Turn SIGTERM, SIGINT and a supervisor's end into `reason`. A second signal ends the process."""

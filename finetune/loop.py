@@ -46,8 +46,11 @@ def train(plan: Plan, status: RunStatus, interruption: Interruption) -> int:
         left = _leave(run, clock, outcome)
     finally:
         run.progress.close()
-    run.tracking.finish(outcome)
+    # Also so that gloo's threads drop the tensors of the last gather now: they need Python's lock for it, and the end of
+    # the process group waits for them with that lock held, for ever.
+    run.accelerator.wait_for_everyone()
     status.end(outcome, reason)
+    run.tracking.finish(outcome)  # last, since an upload may take long and the run is over
     if run.accelerator.is_main_process:
         print(summary(run, outcome, reason, left), file=sys.stderr)
     run.accelerator.end_training()
@@ -181,6 +184,7 @@ def save_training_state(run: Run, clock: Clock) -> None:
             best=run.best,
             optimizer=run.optimizer.state_dict(),
             counters=training_state(run, clock.wall_s),
+            scaler=run.accelerator.scaler.state_dict() if run.accelerator.scaler is not None else None,
         )
         save_checkpoint(run.folder.checkpoints, state)
 

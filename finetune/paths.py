@@ -1,19 +1,29 @@
-"""Where relative paths of the configuration lead, and files remembered by content."""
+"""Files remembered by content, and put in place whole."""
 
 from collections.abc import Callable
+from errno import EACCES
 import hashlib
 import os
 from pathlib import Path
 import uuid
 
-from conf.compose import PROJECT_ROOT
+from conf.errors import RequestError
 
 
-def project_path(path: str) -> Path:
-    """An input's path: absolute, or relative to the project root, or else to the working directory."""
-    given = Path(path).expanduser()
-    inside = PROJECT_ROOT / given
-    return inside if inside.exists() or not given.exists() else given.resolve()
+def make_cache(name: str, folder: Path) -> None:
+    """Make the cache folder of the configuration.
+
+    Raises:
+        RequestError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(EACCES, os.strerror(EACCES))
+    except OSError as error:
+        raise RequestError(
+            f"cache_dir={name}: cannot be written to ({error.strerror}); choose another folder"
+        ) from error
 
 
 def replace_with(path: Path, write: Callable[[Path], None]) -> None:
@@ -28,10 +38,12 @@ def replace_with(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def remembered_hash(path: Path, cache_dir: Path, kind: str, compute: Callable[[Path], str]) -> str:
-    """`compute(path)`, remembered on disk as long as the file's size and time of change stay the same."""
+    """`compute(path)`, remembered on disk as long as the file's size, inode and times stay the same."""
     stat = path.stat()
-    key = f"{kind}|{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-    note = cache_dir / "hashes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.txt"
+    # The inode and its time of change too: a copy that keeps modification times must not pass for the old file.
+    times = f"{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}|{stat.st_ino}"
+    key = os.fsencode(path.resolve()) + f"|{kind}|{times}".encode()
+    note = cache_dir / "hashes" / f"{hashlib.sha256(key).hexdigest()[:32]}.txt"
     try:
         known = note.read_text(encoding="ascii")
         if len(known) == 64:

@@ -54,9 +54,15 @@ def claim(path: Path, status: RunStatus) -> None:
     """Take a run folder: refuse one that is in use or finished, and drop what an earlier life left to say.
 
     Raises:
-        RequestError: the folder is in use or finished.
+        RequestError: the folder is in use or finished, or cannot be made.
     """
     folder = RunFolder(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            f"run_dir={path}: cannot be made ({error.strerror}); choose another folder"
+        ) from error
     outcome = folder.outcome()
     if outcome in FINISHED:
         raise RequestError(
@@ -81,9 +87,18 @@ def claim(path: Path, status: RunStatus) -> None:
 
 
 def make_default_folder(config: Config, pixels: int) -> Path:
-    """Make <runs_dir>/<method>-<dataset_size>-<resolution>-<time>, with a number where another run has the name."""
+    """Make <runs_dir>/<method>-<dataset_size>-<resolution>-<time>, with a number where another run has the name.
+
+    Raises:
+        RequestError: runs_dir cannot be made.
+    """
     stem = f"{config.method.name}-{config.dataset_size.name}-px{pixels}-{time.strftime('%Y%m%d-%H%M%S')}"
-    Path(config.runs_dir).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(config.runs_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            f"runs_dir={config.runs_dir}: cannot be made ({error.strerror}); choose another folder"
+        ) from error
     for number in count(1):
         path = Path(config.runs_dir) / (stem if number == 1 else f"{stem}-{number}")
         try:

@@ -108,6 +108,10 @@ def make_accelerator(config: Config) -> Accelerator:
         if config.memory.precision == "fp16":
             raise RequestError("memory.precision=fp16: needs a GPU; on a CPU use no or bf16")
         torch.use_deterministic_algorithms(True)
+    # A float32 panel is float32 on every device, and one seed gives one curve as far as the GPU's kernels allow.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
     return accelerator
 
 
@@ -122,7 +126,7 @@ def set_up(plan: Plan, status: RunStatus, interruption: Interruption) -> Run:
     accelerator = make_accelerator(config)
     folder = _choose_folder(plan, status, accelerator)
     backbone = Backbone(plan.base, accelerator.device)
-    cache = ContentCache(plan.cache_dir, backbone, plan.pixels)
+    cache = ContentCache(plan.cache_dir, backbone, plan.pixels, interruption.check)
     encoded = cache.encode(plan.split.training)
     panel = _panel(plan, backbone, plan.split.held_out) if config.evaluation.enabled else None
     resumed = _begin(folder, plan, panel, accelerator)
@@ -150,6 +154,7 @@ def set_up(plan: Plan, status: RunStatus, interruption: Interruption) -> Run:
         tracking=_tracking(plan, folder, accelerator, resumed),
         progress=Progress(plan.horizon, plan.grids, accelerator.is_main_process),
     )
+    backbone.release_encoders()
     if resumed:
         _resume(run)
     return run
@@ -248,7 +253,7 @@ def _sampler(
     """Samples of the configured prompts, or of the captions of the first held-out (else training) images."""
     options = plan.config.samples
     captions = [example.caption for example in plan.split.held_out or plan.split.training]
-    prompts = (options.prompts or captions)[: options.count]
+    prompts = (options.prompts or captions[: options.count]) if options.count else []
     if not prompts or not accelerator.is_main_process:
         return None
     embeddings = torch.stack([cache.text(prompt) for prompt in prompts])
@@ -269,6 +274,8 @@ def _resume(run: Run) -> None:
     checkpoint = load_checkpoint(run.folder.checkpoints)
     load_weights(run.unet, checkpoint.weights)
     run.optimizer.load_state_dict(checkpoint.optimizer)
+    if checkpoint.scaler is not None and run.accelerator.scaler is not None:
+        run.accelerator.scaler.load_state_dict(checkpoint.scaler)
     state = dict(checkpoint.counters)
     run.rule.load_state_dict(state.pop("rule"))
     run.counters = Counters(**state)

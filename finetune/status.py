@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 import threading
 import time
+import traceback
 
 from conf.errors import RequestError, WorkError
 from curves.run_folder import RunFolder, Status
+from finetune.interruption import SUPERVISED, Preempted
 
 HEARTBEAT_S = 2.0
 FINISHED = ("complete", "stopped", "pruned", "diverged")  # outcomes after which a run is never taken up again
@@ -70,6 +72,9 @@ class RunStatus:
         except RequestError as error:
             self.end("config_error", str(error))
             raise
+        except Preempted as error:
+            self.end("preempted", str(error))
+            raise
         except WorkError as error:
             self.end("crashed", str(error))
             raise
@@ -78,10 +83,18 @@ class RunStatus:
                 reason = f"out of memory: {_first_line(error)}"
                 self.end("out_of_memory", reason)
                 raise WorkError(
-                    f"{reason}; lower optimizer.batch_size (raise optimizer.accumulation), or use memory=low"
+                    f"{reason}; lower optimizer.batch_size (raise optimizer.accumulation), evaluation.batch_size "
+                    f"or samples.count, or use memory=low"
                 ) from error
+            self._keep_traceback()
             self.end("crashed", f"{type(error).__name__}: {_first_line(error)}")
             raise
+
+    def _keep_traceback(self) -> None:
+        """In log.txt, where a supervisor does not write it already."""
+        if self._folder is not None and os.environ.get(SUPERVISED) != "1":
+            with self._folder.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(traceback.format_exc())
 
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):
@@ -102,7 +115,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error).lower()
-    phrases = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+    phrases = (
+        "out of memory",
+        "not enough memory",
+        "can't allocate memory",
+        "cannot allocate memory",
+        "status_alloc_failed",  # of cuBLAS and cuDNN
+    )
     return isinstance(error, (RuntimeError, OSError)) and any(phrase in text for phrase in phrases)
 
 

@@ -1,6 +1,7 @@
 """One optimizer update."""
 
 from contextlib import nullcontext
+import math
 
 import numpy as np
 import torch
@@ -11,21 +12,32 @@ from finetune.randomness import Draw, torch_seed
 from finetune.schedule import learning_rate
 from finetune.setup import Run
 
+MOST_TRIES = 32  # each halves the scale of half-precision gradients, from 2^16 to far below any use
+
 
 def training_step(run: Run) -> float:
-    """Update the weights once.
+    """Update the weights once. Half-precision gradients that overflow are computed again at half the scale.
 
     Returns:
-        The mean loss over all micro-batches and processes.
+        The mean loss over all micro-batches and processes; nan where the gradients overflow at every scale.
     """
+    for _ in range(MOST_TRIES):
+        loss = _try_update(run)
+        if not run.accelerator.optimizer_step_was_skipped:
+            return loss
+    return math.nan
+
+
+def _try_update(run: Run) -> float:
+    """Gradients and update; the mean loss over all micro-batches and processes."""
     options, accelerator, step = run.config.optimizer, run.accelerator, run.counters.step
-    total = torch.zeros((), dtype=torch.float64, device=accelerator.device)
+    total = torch.zeros((), device=accelerator.device)
     for micro in range(options.accumulation):
         last = micro == options.accumulation - 1
         with nullcontext() if last else accelerator.no_sync(run.model):
             loss = micro_loss(run, step, micro)
             accelerator.backward(loss / options.accumulation)
-        total += loss.detach().double() / options.accumulation
+        total += loss.detach().float() / options.accumulation
     accelerator.clip_grad_norm_(run.parameters, options.max_grad_norm)
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(options, run.plan.schedule_horizon, step + 1)

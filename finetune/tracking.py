@@ -1,6 +1,6 @@
 """Weights and Biases, behind two methods; a run without a tracker logs to its run folder alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import os
 from pathlib import Path
 import sys
@@ -46,18 +46,35 @@ class WandbTracking:
     def __init__(self, run: Any, image_type: Any) -> None:
         self._run = run
         self._image_type = image_type
+        self._failed = False
 
     def log_point(self, point: Point) -> None:
         record: dict[str, Any] = {name: getattr(point, name) for name in LOGGED}
         record.update({f"bins/{index}": value for index, value in enumerate(point.bins or [])})
-        self._run.log({name: value for name, value in record.items() if value is not None}, step=point.step)
+        known = {name: value for name, value in record.items() if value is not None}
+        self._guarded(lambda: self._run.log(known, step=point.step))
 
     def log_samples(self, step: int, images: Sequence[Image.Image]) -> None:
-        self._run.log({"samples": [self._image_type(image) for image in images]}, step=step)
+        self._guarded(
+            lambda: self._run.log({"samples": [self._image_type(image) for image in images]}, step=step)
+        )
 
     def finish(self, outcome: str) -> None:
-        self._run.summary["outcome"] = outcome
-        self._run.finish(exit_code=0 if outcome in ("complete", "stopped", "pruned") else 1)
+        def end() -> None:
+            self._run.summary["outcome"] = outcome
+            self._run.finish(exit_code=0 if outcome in ("complete", "stopped", "pruned") else 1)
+
+        self._guarded(end)
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        """Do it; a tracker that fails is reported once and left alone from then on."""
+        if self._failed:
+            return
+        try:
+            act()
+        except Exception as error:  # a tracker must never cost a run
+            self._failed = True
+            print(f"wandb failed ({_one_line(error)}): going on without it", file=sys.stderr)
 
 
 def start_tracking(
@@ -78,17 +95,24 @@ def start_tracking(
     import wandb  # here, since it takes a second that runs without it should not pay
 
     settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=30)
-    options: dict[str, Any] = {"mode": mode, "project": tracker.project, "name": folder.name, "group": group}
-    try:
-        identity = _identity(folder / "wandb" / "id.txt", resumed)
-        options |= {"id": identity, "resume": "allow" if mode == "online" else None}
-        run = wandb.init(dir=str(folder), config=config, settings=settings, **options)
-        return WandbTracking(run, wandb.Image)
-    except Exception as error:  # a tracker must never cost a run
-        print(
-            f"wandb cannot start ({' '.join(str(error).split())[:200]}): going on without it", file=sys.stderr
-        )
-        return NoTracking()
+    options: dict[str, Any] = {"project": tracker.project, "name": folder.name, "group": group}
+    # Without a network what is logged offline can still be sent later.
+    for attempt, otherwise in ((mode, "logging offline, `wandb sync` sends it later"), ("offline", "")):
+        try:
+            identity = _identity(folder / "wandb" / "id.txt", resumed)
+            options |= {"id": identity, "resume": "allow" if attempt == "online" else None, "mode": attempt}
+            run = wandb.init(dir=str(folder), config=config, settings=settings, **options)
+            return WandbTracking(run, wandb.Image)
+        except Exception as error:  # a tracker must never cost a run
+            then = otherwise if mode == "online" and otherwise else "going on without it"
+            print(f"wandb cannot start ({_one_line(error)}): {then}", file=sys.stderr)
+            if mode != "online":
+                break
+    return NoTracking()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _identity(file: Path, resumed: bool) -> str:

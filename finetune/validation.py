@@ -100,8 +100,9 @@ class PanelEvaluator:
             for (image, stratum), value in zip(pairs, values.tolist(), strict=True):
                 table[image, stratum] = value
         unet.train(was_training)
-        total: Tensor = self._accelerator.reduce(table.to(self._accelerator.device), reduction="sum")
-        result: Losses = total.cpu().numpy()
+        if self._accelerator.num_processes > 1:
+            table = self._accelerator.reduce(table.to(self._accelerator.device), reduction="sum").cpu()
+        result: Losses = table.numpy()
         return result
 
     def _batch_losses(
@@ -117,7 +118,8 @@ class PanelEvaluator:
         noisy = self._objective.add_noise(latents, drawn, timesteps)
         with self._accelerator.autocast():
             predicted = unet(noisy, timesteps, self._encoded.text[images].to(device), return_dict=False)[0]
-        return example_losses(predicted, self._objective.target(latents, drawn, timesteps)).double().cpu()
+        losses = example_losses(predicted, self._objective.target(latents, drawn, timesteps))
+        return losses.cpu().double()  # in this order: Apple GPUs have no double precision
 
 
 def measure(now: Losses, start: Losses) -> Measure:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import select
 import signal
+import time
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -15,12 +16,13 @@ class Alarm:
 
     Attributes:
         asked: number of the first signal that asked to end, None before.
-        times: how often that was asked.
+        pressed: when Ctrl-C was pressed last (monotonic seconds), None before. Other signals do not count:
+            `timeout` and service managers send theirs twice within milliseconds.
     """
 
     def __init__(self) -> None:
         self.asked: int | None = None
-        self.times = 0
+        self.pressed: float | None = None
         self._read, self._write = os.pipe()
         self._old: dict[int, object] = {}
 
@@ -51,4 +53,5 @@ class Alarm:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = self.asked or number
-        self.times += 1
+        if number == signal.SIGINT:
+            self.pressed = time.monotonic()

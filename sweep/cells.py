@@ -9,13 +9,15 @@ import re
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.compose import compose_node, groups, load_config, options, to_config
+from conf.compose import WHOLE_SWEEP, compose_node, groups, load_config, options, to_config
 from conf.errors import RequestError
+from conf.quoting import override
 from conf.schema import Config, SpaceParameter
-from sweep.quoting import override
-from sweep.space import describe, example_values, search_space, trial_overrides
+from sweep.inputs import check_inputs
+from sweep.space import describe, search_space, trial_overrides, trial_values
 
 AXES = ("dataset_size", "method", "resolution", "base_model")  # what a cell's label always names
+_LONGEST_NAME = 200  # bytes; file systems take 255
 _FREE = (
     "sweep.factors",
     "sweep.pruner.parameters",
@@ -64,6 +66,10 @@ class Request:
             )
         if not name.strip() or name in (".", "..") or re.search(r"[/\\\0\n]", name):
             raise RequestError(f"study={name}: must be the name of a folder, without slashes")
+        if len(name.encode()) > _LONGEST_NAME:
+            raise RequestError(
+                f"study={name[:40]}...: the name of a folder has at most {_LONGEST_NAME} bytes"
+            )
         return Path(self.config.runs_dir).absolute() / name
 
     @property
@@ -112,7 +118,7 @@ def _check_study(config: Config, overrides: Sequence[str]) -> None:
             raise RequestError(
                 f"sweep.factors.{group}: there is no such group; valid are {', '.join(groups())}"
             )
-        if group in ("experiment", "launch", "space"):
+        if group in WHOLE_SWEEP:
             raise RequestError(f"sweep.factors.{group}: belongs to the whole sweep and cannot be a factor")
         if not levels:
             raise RequestError(
@@ -162,26 +168,36 @@ def _compose_cell(levels: dict[str, str], overrides: tuple[str, ...]) -> Cell:
         config = to_config(node)
         parameters = search_space(config, levels)
         _check_not_fixed(parameters, overrides)
-        config = _with_example_values(node, base, parameters) if parameters else config
+        configs = _with_values(node, base, parameters) if parameters else [config]
+        for item in configs:
+            check_inputs(item)
     except RequestError as error:
         place = ", ".join(f"{group}={level}" for group, level in levels.items())
         raise RequestError(f"{error} (cell {place})" if place else str(error)) from error
-    return Cell(_label(config, levels), levels, base, config, parameters)
+    return Cell(_label(config, levels), levels, base, configs[0], parameters)
 
 
-def _with_example_values(
-    node: DictConfig, base: Sequence[str], parameters: Sequence[SpaceParameter]
-) -> Config:
-    """The cell with one valid value a parameter; composing anew (0.1 s) only where a group is searched."""
-    values = example_values(parameters)
-    if any(name in groups() for name in values):
-        return load_config([*base, *trial_overrides(values)])
-    for name, value in values.items():
+def _with_values(node: DictConfig, base: Sequence[str], parameters: Sequence[SpaceParameter]) -> list[Config]:
+    """The cell with valid values of its space, then with each parameter's extremes: all that a trial may meet.
+
+    Composing anew (0.1 s) is needed only where a group is searched.
+    """
+    anew = any(item.name in groups() for item in parameters)
+    configs: list[Config] = []
+    for name, values in trial_values(parameters):
         try:
-            OmegaConf.update(node, name, value, force_add=True)
-        except OmegaConfBaseException as error:
-            raise RequestError(f"space.parameters[{name}]: {str(error).splitlines()[0]}") from error
-    return to_config(node)
+            if anew:
+                configs.append(load_config([*base, *trial_overrides(values)]))
+            else:
+                for key, value in values.items():
+                    OmegaConf.update(node, key, value, force_add=True)
+                configs.append(to_config(node))
+        except (RequestError, OmegaConfBaseException, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise RequestError(
+                f"space.parameters[{name}]: {reason} (a trial may draw {name}={values[name]})"
+            ) from error
+    return configs
 
 
 def _check_not_fixed(parameters: Sequence[SpaceParameter], overrides: Sequence[str]) -> None:

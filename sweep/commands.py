@@ -9,11 +9,12 @@ from pathlib import Path
 import time
 from typing import IO
 
-from conf.errors import RequestError, WorkError
+from conf.errors import RequestError, WorkError, explain_os_error
+from conf.quoting import override
 from sweep.cells import Request, key_of, make_request
+from sweep.hints import command
 from sweep.plan import make_plan, refuse_changes
-from sweep.quoting import override
-from sweep.record import StudyFolder, differences, hardware_facts, write_record
+from sweep.record import StudyFolder, differences, hardware_facts, may_change, write_record
 
 USAGE = """\
 python -m sweep COMMAND [OVERRIDES or STUDY]
@@ -80,10 +81,11 @@ def resume(arguments: list[str]) -> int:
     """Continue a study with the settings it was started with."""
     folder, rest = _study(arguments)
     for item in rest:
-        if key_of(item) != "sweep.trials" and key_of(item).split(".")[0] not in _LATER:
+        key = key_of(item)
+        if key != "sweep.trials" and (key.split(".")[0] not in _LATER or not may_change(key)):
             raise RequestError(
                 f"{item}: a study keeps its settings; "
-                "resume may change launch.*, tracker.*, device and sweep.trials"
+                "resume may change launch.* (but launch.processes), tracker.*, device and sweep.trials"
             )
     record = folder.read()
     place = [override("study", folder.name), override("runs_dir", str(folder.path.parent)), *rest]
@@ -93,8 +95,8 @@ def resume(arguments: list[str]) -> int:
     if changed:
         key, old, new = changed[0]
         raise RequestError(
-            f"{key}={new}: the study {folder.name} was started with {key}={old}, and the files in conf/ "
-            "have changed since: restore them, or start another study with study=NAME"
+            f"{key}={new}: the study {folder.name} was started with {key}={old}: keep to that, restore the "
+            "files in conf/ where they have changed since, or start another study with study=NAME"
         )
     if request.config.sweep.trials < record["trials"]:
         raise RequestError(
@@ -149,7 +151,7 @@ def stop(arguments: list[str]) -> int:
     deadline = time.monotonic() + 2 * grace + 15
     while time.monotonic() < deadline:
         if _owner(folder) is None:
-            print(f"stopped; continue with: python -m sweep resume {folder.name}")
+            print(f"stopped; continue with: {command('resume', folder.path)}")
             return 0
         time.sleep(0.1)
     raise WorkError(
@@ -174,36 +176,51 @@ def _stop_trial(folder: StudyFolder, number: int) -> int:
 def _supervise(request: Request, folder: StudyFolder) -> int:
     """Hold the study's lock and run it."""
     from sweep.launch import LocalBackend, find_gpus
-    from sweep.screen import open_screen
+    from sweep.screen import open_screen, say
     from sweep.supervisor import Supervisor
 
     gpus = find_gpus(request.config.device)
     backend = LocalBackend(request.config.launch, gpus)
-    with _locked(folder):
-        write_record(folder, request, hardware_facts(gpus, backend.slots))
-        print(
-            f"{folder.path}: {len(request.cells)} cells, {request.planned} trials, {backend.slots} at once",
-            flush=True,
-        )
-        return Supervisor(request, folder, backend, gpus, open_screen()).run()
+    with contextlib.ExitStack() as stack:
+        with _creating(folder):
+            stack.enter_context(_lock(folder))
+            write_record(folder, request, hardware_facts(gpus, backend.slots))
+        say(f"{folder.path}: {len(request.cells)} cells, {request.planned} trials, {backend.slots} at once")
+        try:
+            return Supervisor(request, folder, backend, gpus, open_screen()).run()
+        except OSError as error:
+            raise WorkError(
+                f"{explain_os_error(error, folder.path)}, then continue with: {command('resume', folder.path)}"
+            ) from error
 
 
 @contextlib.contextmanager
-def _locked(folder: StudyFolder) -> Iterator[None]:
-    """The study's lock: the kernel lets go of it when the process ends, however it ends."""
+def _creating(folder: StudyFolder) -> Iterator[None]:
+    """A place that takes no study is a wrong request."""
+    try:
+        yield
+    except OSError as error:
+        raise RequestError(
+            f"runs_dir={folder.path.parent}, study={folder.name}: {error.filename or folder.path}: "
+            f"{error.strerror}: make room or give access there, or name another place"
+        ) from error
+
+
+def _lock(folder: StudyFolder) -> IO[str]:
+    """The study's lock, while the file is open: the kernel lets go of it when the process ends, however it ends."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    with folder.lock.open("a+", encoding="utf-8") as file:
-        if not _try_lock(file):
-            file.seek(0)
+    file = folder.lock.open("a+", encoding="utf-8")
+    file.seek(0)
+    if not _try_lock(file):
+        with file:
             raise RequestError(
                 f"study={folder.name}: process {file.read().strip() or '?'} already runs it: "
-                f"watch it with `python -m sweep status {folder.name}`"
+                f"watch it with `{command('status', folder.path)}`"
             )
-        file.seek(0)
-        file.truncate()
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
+    file.truncate()
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
 
 
 def _try_lock(file: IO[str]) -> bool:
@@ -239,8 +256,8 @@ def _study(arguments: Sequence[str]) -> tuple[StudyFolder, list[str]]:
         if item.startswith("-"):
             raise RequestError(f"{item}: there is no such option; see python -m sweep --help")
         if key_of(item) == "study" and "=" in item:
-            named.append(item.split("=", 1)[1])
-        elif "=" not in item or (Path(item) / "study.yaml").is_file():
+            named.append(_text_of(item))
+        elif "=" not in item or StudyFolder(Path(item)).exists():
             named.append(item)
         elif key_of(item) != "runs_dir":
             rest.append(item)
@@ -249,9 +266,15 @@ def _study(arguments: Sequence[str]) -> tuple[StudyFolder, list[str]]:
     if len(named) != 1:
         raise RequestError(f"name one study, for example `resume runs/demo`; {known}")
     for path in (Path(named[0]), runs_dir / named[0]):
-        if (path / "study.yaml").is_file():
+        if StudyFolder(path).exists():
             return StudyFolder(path.absolute()), rest
     raise RequestError(f"study={named[0]}: there is no such study; {known}")
+
+
+def _text_of(item: str) -> str:
+    """The value of `key=value`, without the quotes that `run` needs around a name with spaces."""
+    text = item.split("=", 1)[1].strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 def _studies(runs_dir: Path) -> list[StudyFolder]:
@@ -260,8 +283,8 @@ def _studies(runs_dir: Path) -> list[StudyFolder]:
 
 
 def _runs_dir(arguments: Sequence[str]) -> Path:
-    given = [item.split("=", 1)[1] for item in arguments if key_of(item) == "runs_dir" and "=" in item]
-    return Path(given[-1].strip("'\"") if given else "runs")
+    given = [_text_of(item) for item in arguments if key_of(item) == "runs_dir" and "=" in item]
+    return Path(given[-1] if given else "runs")
 
 
 def _take_trial(arguments: Sequence[str]) -> tuple[list[str], int | None]:

@@ -1,6 +1,6 @@
 """What a trial is expected to cost: from earlier runs that match, else from the base model's figures."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 import itertools
 import json
@@ -9,8 +9,11 @@ import statistics
 from typing import Any
 
 from conf.compose import PROJECT_ROOT
-from conf.schema import Config
-from curves.run_folder import RunFolder
+from conf.schema import Config, Evaluation
+from curves.grid import evaluation_steps
+from curves.point import Point
+from curves.run_folder import RunFolder, Status
+from sweep.tail import CurveTail
 
 LAUNCH_S = 10.0  # from `accelerate launch` to the first step, nearly all of it imports
 _FORWARD_SHARE = 1 / 3  # of a training step is its forward pass
@@ -28,14 +31,40 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Speed:
+    """Measured seconds: of a step, and of an evaluation with the samples and checkpoints between two of them.
+
+    The latter is None where the run did not record its wall time.
+    """
+
+    step: float
+    evaluation: float | None
+
+    def seconds_left(self, step: int, horizon: int, evaluation: Evaluation) -> float:
+        """From a step to the horizon, evaluations on the way included."""
+        ahead = sum(item > step for item in _evaluated(evaluation, horizon))
+        return max(0, horizon - step) * self.step + ahead * (self.evaluation or 0.0)
+
+
+@dataclass(frozen=True)
 class EarlierRun:
-    """What an earlier run says about speed."""
+    """What an earlier run says about speed; `batch` is images a step."""
 
     method: str
     base_model: str
     pixels: int
     batch: int
-    seconds_per_step: float
+    speed: Speed
+
+
+def measured_speed(status: Status | None, last: Point | None, evaluations: int) -> Speed | None:
+    """Of a run, from its status, its last point and the number of its evaluations; None before its first step."""
+    if status is None or not status.seconds_per_step:
+        return None
+    per_step = status.seconds_per_step
+    if last is None or not last.wall_s or not evaluations:
+        return Speed(per_step, None)
+    return Speed(per_step, max(0.0, last.wall_s - last.step * per_step) / evaluations)
 
 
 def expected_cost(config: Config, earlier: list[EarlierRun]) -> Cost:
@@ -44,28 +73,36 @@ def expected_cost(config: Config, earlier: list[EarlierRun]) -> Cost:
     images = config.optimizer.batch_size * config.optimizer.accumulation * config.launch.processes
     pixels = config.resolution.pixels or native_pixels(config.base_model.path)
     speeds = [
-        run.seconds_per_step * images / run.batch
+        Speed(run.speed.step * images / run.batch, run.speed.evaluation)
         for run in earlier
         if (run.method, run.base_model) == (config.method.name, config.base_model.name)
         and run.pixels == pixels
     ]
     size = _megabytes(config)
-    if speeds:
-        seconds = steps * statistics.median(speeds) + LAUNCH_S
-        return Cost(seconds, size, f"{len(speeds)} earlier run{'s' if len(speeds) > 1 else ''}")
     image = config.base_model.seconds_per_image * _area_ratio(config)
     panel = config.dataset.held_out + config.evaluation.training_images
-    evaluating = evaluation_count(config) * panel * config.evaluation.strata * image * _FORWARD_SHARE
-    return Cost(steps * images * image + evaluating + LAUNCH_S, size, "the base model's seconds_per_image")
+    evaluation = panel * config.evaluation.strata * image * _FORWARD_SHARE
+    step, source = images * image, "the base model's seconds_per_image"
+    if speeds:
+        step, evaluation = _typical(speeds, evaluation)
+        source = f"{len(speeds)} earlier run{'s' if len(speeds) > 1 else ''}"
+    seconds = steps * step + evaluation_count(config) * evaluation + LAUNCH_S
+    return Cost(seconds, size, source)
 
 
 def evaluation_count(config: Config) -> int:
-    """Evaluations of a run to its horizon: step 0, the geometric grid, the last step."""
-    steps, count, step = config.budget.max_steps or 0, 2, float(config.evaluation.first_step)
-    while step < steps:
-        step = max(step + 1, step * config.evaluation.ratio)
-        count += 1
-    return count
+    """Evaluations of a run to its horizon."""
+    return len(_evaluated(config.evaluation, config.budget.max_steps or 0))
+
+
+def _evaluated(evaluation: Evaluation, horizon: int) -> list[int]:
+    return evaluation_steps(evaluation.first_step, evaluation.ratio, horizon)
+
+
+def _typical(speeds: Sequence[Speed], evaluation: float) -> tuple[float, float]:
+    """Medians of seconds a step and an evaluation; the latter as estimated where no run has measured it."""
+    measured = [speed.evaluation for speed in speeds if speed.evaluation is not None]
+    return statistics.median(speed.step for speed in speeds), statistics.median(measured or [evaluation])
 
 
 def read_earlier_runs(runs_dir: Path) -> list[EarlierRun]:
@@ -81,7 +118,11 @@ def read_earlier_runs(runs_dir: Path) -> list[EarlierRun]:
             cell = facts["cell"]
             batch = int(facts["hyperparameters"].get("batch") or 1)
             method, base = str(cell["method"]), str(cell["base_model"])
-            found.append(EarlierRun(method, base, int(cell["resolution"]), batch, status.seconds_per_step))
+            tail = CurveTail(folder.curve)
+            tail.read()
+            speed = measured_speed(status, tail.last, len(tail.losses))
+            if speed is not None:
+                found.append(EarlierRun(method, base, int(cell["resolution"]), batch, speed))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return found

@@ -9,6 +9,7 @@ from curves.run_folder import find_runs
 from sweep.cells import Cell, Request
 from sweep.clock import duration
 from sweep.cost import Cost, expected_cost, read_earlier_runs
+from sweep.hints import command
 from sweep.launch import find_gpus, slot_count
 from sweep.record import StudyFolder, differences
 from sweep.space import describe
@@ -45,8 +46,9 @@ class Plan:
         lines.append(f"steps: at most {steps:,}; disk: about {_size(size)}")
         remaining = self.request.planned - self.done
         lines.append(
-            f"time: at most about {duration(self.seconds)} for {remaining} trials in {self.slots} "
-            f"slot{'s' if self.slots > 1 else ''}, estimated from {_sources(self.costs)}"
+            f"time: about {duration(self.seconds)} for {remaining} trials in {self.slots} "
+            f"slot{'s' if self.slots > 1 else ''}, estimated from {_sources(self.costs)}, "
+            "if every trial takes all of its steps"
         )
         if self.done:
             lines.append(f"the study exists: {self.done} of {self.request.planned} trials are done")
@@ -89,13 +91,20 @@ def refuse_changes(folder: StudyFolder, request: Request) -> None:
     Raises:
         RequestError: naming the first key that differs, and the remedies.
     """
-    changed = differences(folder.read(), request)
+    record = folder.read()
+    changed = differences(record, request)
+    trials = request.config.sweep.trials
+    if [item[0] for item in changed] == ["sweep.trials"] and trials > record["trials"]:
+        raise RequestError(
+            f"sweep.trials={trials}: the study {folder.name} was started with {record['trials']} trials a cell: "
+            f"extend it with `{command('resume', folder.path, f'sweep.trials={trials}')}`"
+        )
     if changed:
         key, old, new = changed[0]
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise RequestError(
             f"{key}={new}: the study {folder.name} was started with {key}={old}{more}: continue it as it is "
-            f"with `python -m sweep resume {folder.name}`, or take another name with study=NAME"
+            f"with `{command('resume', folder.path)}`, or take another name with study=NAME"
         )
 
 
@@ -107,7 +116,7 @@ def finished_trials(folder: StudyFolder) -> int:
 def _cell_line(cell: Cell, cost: Cost, trials: int) -> str:
     space = ", ".join(describe(item) for item in cell.parameters) or "nothing searched: trials differ by seed"
     steps = cell.config.budget.max_steps
-    return f"{trials} x {steps} steps, at most {duration(cost.seconds)} each; {space}"
+    return f"{trials} x {steps} steps, about {duration(cost.seconds)} each; {space}"
 
 
 def _sources(costs: Sequence[Cost]) -> str:

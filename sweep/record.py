@@ -37,6 +37,8 @@ _MAY_CHANGE = (
     "cache_dir",
     "device",
 )  # where and how fast, not what
+_KEPT = ("launch.processes",)  # though below those: it multiplies the batch
+_KEYS = {"overrides": list, "config": dict, "cells": list, "trials": int, "created": str}
 
 
 class StudyFolder:
@@ -55,7 +57,10 @@ class StudyFolder:
         return self.path.name
 
     def exists(self) -> bool:
-        return self.record.is_file()
+        try:
+            return self.record.is_file()
+        except OSError:  # a place that cannot be read: creating the study there says why
+            return False
 
     def read(self) -> dict[str, Any]:
         """study.yaml.
@@ -65,10 +70,18 @@ class StudyFolder:
         """
         try:
             record = yaml.safe_load(self.record.read_text(encoding="utf-8"))
-            if not isinstance(record, dict) or not {"overrides", "config", "cells"} <= record.keys():
+            if not isinstance(record, dict):
                 raise ValueError("not a study record")
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise RequestError(f"{self.record}: {error}") from error
+            wrong = [key for key, kind in _KEYS.items() if not isinstance(record.get(key), kind)]
+            if wrong:
+                raise ValueError(f"the key `{wrong[0]}` is missing or damaged")
+        except OSError as error:
+            raise RequestError(f"{self.record}: {error.strerror}") from error
+        except (ValueError, yaml.YAMLError) as error:
+            raise RequestError(
+                f"{self.record}: {str(error).splitlines()[0]}: restore the file, or start another study "
+                "with study=NAME"
+            ) from error
         return record
 
 
@@ -102,8 +115,13 @@ def resolved(request: Request) -> dict[str, Any]:
 def differences(recorded: Mapping[str, Any], request: Request) -> list[tuple[str, Any, Any]]:
     """What a study has otherwise than a request: (key, recorded, requested), without what may change."""
     old, new = _flat(recorded["config"]), _flat(resolved(request))
-    keys = [key for key in {**old, **new} if key.split(".")[0] not in _MAY_CHANGE]
+    keys = [key for key in {**old, **new} if not may_change(key)]
     return [(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
+
+
+def may_change(key: str) -> bool:
+    """Whether a study goes on with another value of a key: one of where and how fast."""
+    return key.split(".")[0] in _MAY_CHANGE and key not in _KEPT
 
 
 def hardware_facts(gpus: list[str], slots: int) -> dict[str, Any]:

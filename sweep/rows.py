@@ -2,25 +2,27 @@
 
 from collections.abc import Sequence
 
+from conf.schema import Evaluation
 from curves.run_folder import RunFolder
+from sweep.cost import measured_speed
 from sweep.table import Row
+from sweep.tail import CurveTail
 
 
-def row_of(folder: RunFolder, cell: str) -> Row:
+def row_of(folder: RunFolder, cell: str, evaluation: Evaluation) -> Row:
     """A trial as its run folder tells it; `outcome` is None while it runs or waits to be continued."""
     status, verdict = folder.read_status(), folder.read_verdict()
-    try:
-        points = folder.points()
-    except ValueError:
-        points = []
+    tail = CurveTail(folder.curve)  # which passes over damaged lines
+    tail.read()
     row = Row(int(folder.path.name.split("-", 1)[0]), cell)
-    row.step = max([status.step if status else 0, *(point.step for point in points[-1:])])
+    row.step = max(status.step if status else 0, tail.last.step if tail.last else 0)
     row.max_steps = status.max_steps if status else None
-    row.losses = [point.val_loss for point in points if point.val_loss is not None]
+    row.losses = list(tail.losses.values())
     row.outcome = folder.outcome()
     row.reason = verdict.reason if verdict else ""
-    if row.outcome is None and status and status.seconds_per_step and status.max_steps:
-        row.eta_s = (status.max_steps - row.step) * status.seconds_per_step
+    speed = measured_speed(status, tail.last, len(tail.losses))
+    if row.outcome is None and speed is not None and row.max_steps:
+        row.eta_s = speed.seconds_left(row.step, row.max_steps, evaluation)
     return row
 
 

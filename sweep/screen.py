@@ -1,6 +1,13 @@
-"""Where a sweep shows itself: a live table in a terminal, plain lines elsewhere."""
+"""Where a sweep shows itself: a live table in a terminal, plain lines elsewhere.
 
-from collections.abc import Sequence
+Whoever watches may go away: a terminal that is closed, a `head` that has seen enough. Trainers run for hours,
+so that the first line which cannot be written ends the showing, never the sweep.
+"""
+
+from collections.abc import Iterator, Sequence
+import contextlib
+import os
+import sys
 import time
 from types import TracebackType
 from typing import Protocol, Self
@@ -35,6 +42,27 @@ def open_screen() -> Screen:
     return LiveScreen(console) if console.is_terminal and not console.is_dumb_terminal else PlainScreen()
 
 
+def say(text: str) -> None:
+    """Print a line, if anybody can still read it."""
+    with _unwatched():
+        print(text, flush=True)
+
+
+@contextlib.contextmanager
+def _unwatched() -> Iterator[None]:
+    """From the first line that cannot be written on, standard output leads nowhere.
+
+    What is buffered goes there too: it would fail anew when the interpreter ends.
+    """
+    try:
+        yield
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+
+
 class PlainScreen:
     """Lines for a log file: each event, and a summary every 30 seconds."""
 
@@ -50,12 +78,12 @@ class PlainScreen:
         return None
 
     def event(self, text: str, important: bool = False) -> None:
-        print(text, flush=True)
+        say(text)
 
     def update(self, totals: Totals, rows: Sequence[Row]) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + SUMMARY_EVERY_S
-            print(totals.line(), flush=True)
+            say(totals.line())
 
 
 class LiveScreen:
@@ -66,17 +94,21 @@ class LiveScreen:
         self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
 
     def __enter__(self) -> Self:
-        self._live.start()
+        with _unwatched():
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        with _unwatched():
+            self._live.stop()
 
     def event(self, text: str, important: bool = False) -> None:
         if important:
-            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            with _unwatched():
+                self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def update(self, totals: Totals, rows: Sequence[Row]) -> None:
-        self._live.update(draw(totals, rows, self._console.width, self._console.height), refresh=True)
+        with _unwatched():
+            self._live.update(draw(totals, rows, self._console.width, self._console.height), refresh=True)

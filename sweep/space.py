@@ -5,8 +5,8 @@ from typing import Any
 
 from conf.compose import groups, known_keys, options
 from conf.errors import RequestError
+from conf.quoting import override
 from conf.schema import Config, SpaceParameter
-from sweep.quoting import override
 
 _RESERVED = ("study", "run_dir", "runs_dir", "budget.study")  # the sweep's own
 _FREE = ("stopping.parameters.",)  # below these any key is valid
@@ -45,13 +45,27 @@ def first_values(parameters: Sequence[SpaceParameter]) -> dict[str, Any]:
     return {item.name: item.first for item in parameters if item.first is not None}
 
 
-def example_values(parameters: Sequence[SpaceParameter]) -> dict[str, Any]:
-    """One valid value a parameter, to compose a cell with before anything was sampled."""
-    values: dict[str, Any] = {}
-    for item in parameters:
-        low = int(item.low or 0) if item.integer else item.low
-        values[item.name] = item.first if item.first is not None else item.choices[0] if item.choices else low
-    return values
+def trial_values(parameters: Sequence[SpaceParameter]) -> list[tuple[str, dict[str, Any]]]:
+    """Values that trials may meet: first an example, then every extreme of each parameter, one at a time.
+
+    Each comes with the name of the parameter that it tries. A mistake in a bound or in the last choice is
+    found by them before a study starts, not when a trial draws it.
+    """
+    samples = {item.name: _sample_values(item) for item in parameters}
+    example = {name: values[0] for name, values in samples.items()}
+    return [(name, {**example, name: value}) for name, values in samples.items() for value in values]
+
+
+def _sample_values(parameter: SpaceParameter) -> list[Any]:
+    """The first value, every choice, the bounds, and between them one that is whole only where all are."""
+    first = [] if parameter.first is None else [parameter.first]
+    if parameter.choices is not None:
+        return [*first, *parameter.choices]
+    assert parameter.low is not None and parameter.high is not None  # conf.validate holds this
+    if parameter.integer:
+        return [*first, int(parameter.low), int(parameter.high)]
+    between = parameter.low + 0.382 * (parameter.high - parameter.low)
+    return [*first, parameter.low, parameter.high, between]
 
 
 def describe(parameter: SpaceParameter) -> str:
@@ -120,5 +134,7 @@ def _check_values(parameter: SpaceParameter) -> None:
     else:
         low, high = parameter.low, parameter.high
         inside = isinstance(parameter.first, int | float) and (low or 0) <= parameter.first <= (high or 0)
+        if inside and parameter.integer and not isinstance(parameter.first, int):
+            raise RequestError(f"{key}.first={parameter.first}: an integer range has a whole first value")
     if not inside:
         raise RequestError(f"{key}.first={parameter.first}: lies outside {describe(parameter)}")

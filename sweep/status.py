@@ -2,21 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+import sys
 from typing import Any
 
 from rich.console import Console
 
+from conf.schema import Evaluation
 from curves.run_folder import RunFolder
 from sweep.record import StudyFolder
 from sweep.rows import row_of
 from sweep.table import Row, Totals, draw
+
+WIDE = 400  # columns where there is no terminal
 
 
 def read_study(folder: StudyFolder, owner: int | None) -> dict[str, Any]:
     """A study's state as plain values; `owner` is the process that runs it now, None where none does."""
     record = folder.read()
     labels = [cell["label"] for cell in record["cells"]]
-    rows = [_row(RunFolder(path), owner) for path in sorted(folder.trials.glob("[0-9]*-*"))]
+    known = Evaluation.__dataclass_fields__
+    recorded = record["config"].get("evaluation") or {}
+    evaluation = Evaluation(**{key: value for key, value in recorded.items() if key in known})
+    rows = [_row(RunFolder(path), owner, evaluation) for path in sorted(folder.trials.glob("[0-9]*-*"))]
     return {
         "study": folder.name,
         "folder": str(folder.path),
@@ -31,7 +38,8 @@ def read_study(folder: StudyFolder, owner: int | None) -> dict[str, Any]:
 
 def print_status(records: Sequence[dict[str, Any]]) -> None:
     """Each study's totals; the trials too where there is one study."""
-    console = Console()
+    # What is piped or written to a file is read by programs too: nothing is cut to a terminal's width there.
+    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
     for record in records:
         note = f"process {record['supervisor']}" if record["supervisor"] else "no sweep is running on it"
         totals = Totals(record["study"], record["done"], record["running"], record["planned"], note=note)
@@ -44,8 +52,8 @@ def print_status(records: Sequence[dict[str, Any]]) -> None:
         console.print(draw(totals, rows, console.width, len(rows) + 10))
 
 
-def _row(folder: RunFolder, owner: int | None) -> Row:
-    row = row_of(folder, folder.path.name.split("-", 1)[1])
+def _row(folder: RunFolder, owner: int | None, evaluation: Evaluation) -> Row:
+    row = row_of(folder, folder.path.name.split("-", 1)[1], evaluation)
     if row.outcome is None and owner is None:
         row.outcome = "interrupted"
     return row

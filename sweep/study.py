@@ -6,8 +6,9 @@ nothing.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 import warnings
@@ -21,7 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from conf.errors import RequestError
+from conf.errors import RequestError, WorkError
 from conf.schema import Pruner, Sampler, SpaceParameter
 
 FOLDER = "folder"  # a trial's user attribute: the name of its run folder
@@ -41,6 +42,9 @@ def open_journal(path: Path) -> JournalStorage:
     """The study's journal, for the supervisor that holds the study's lock and hence is its only writer.
 
     A supervisor that was killed may leave a lock file and a torn last line behind; both are cleared away.
+
+    Raises:
+        WorkError: another line is damaged.
     """
     for stale in path.parent.glob(f"{path.name}.lock*"):
         stale.unlink(missing_ok=True)
@@ -50,8 +54,22 @@ def open_journal(path: Path) -> JournalStorage:
         if whole < len(content):
             with path.open("r+b") as file:
                 file.truncate(whole)
+        _check_lines(path, content[:whole])
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return JournalStorage(JournalFileBackend(str(path)))
+
+
+def _check_lines(path: Path, content: bytes) -> None:
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            damaged = not isinstance(json.loads(line), dict)
+        except ValueError:
+            damaged = True
+        if damaged:
+            raise WorkError(
+                f"{path}: line {number} is damaged: restore the file from a copy, "
+                "or start another study with study=NAME"
+            )
 
 
 class CellStudy:
@@ -88,6 +106,16 @@ class CellStudy:
         self._study.sampler = make_sampler(self._sampler, self.label, number, self._trials)
         trial = self._study.ask(self._distributions)
         return Asked(trial.number, dict(trial.params))
+
+    def complete(self, asked: Asked) -> Asked:
+        """A trial with all of its values: a supervisor may have been killed between asking and sampling."""
+        if asked.values.keys() >= self._distributions.keys():
+            return asked
+        self._study.sampler = make_sampler(self._sampler, self.label, asked.number, self._trials)
+        trial = optuna.trial.Trial(self._study, self._trial_id(asked.number))
+        for name, distribution in self._distributions.items():
+            _suggest(trial, name, distribution)
+        return replace(asked, values=dict(trial.params))
 
     def assign(self, number: int, folder: str) -> None:
         """Note which run folder a trial lives in."""
@@ -186,6 +214,15 @@ def _distribution(parameter: SpaceParameter) -> BaseDistribution:
     if parameter.integer:
         return IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log)
     return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+
+
+def _suggest(trial: optuna.trial.Trial, name: str, distribution: BaseDistribution) -> None:
+    if isinstance(distribution, CategoricalDistribution):
+        trial.suggest_categorical(name, distribution.choices)
+    elif isinstance(distribution, IntDistribution):
+        trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log)
+    elif isinstance(distribution, FloatDistribution):
+        trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
 
 
 def _seed(seed: int, label: str, number: int) -> int:

@@ -4,40 +4,43 @@ A slot is refilled as soon as it is free; nothing waits for a batch. All state i
 folders), so that a supervisor that was killed is continued by the next.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 import math
-import os
-from pathlib import Path
 import signal
 import time
 
 from conf.errors import RequestError, WorkError
-from curves.run_folder import RunFolder, Verdict
+from conf.quoting import override
+from curves.run_folder import RunFolder, Verdict, find_runs
 from sweep.alarm import Alarm
 from sweep.cells import Cell, Request
-from sweep.cost import expected_cost, read_earlier_runs
+from sweep.cost import expected_cost, measured_speed, read_earlier_runs
+from sweep.hints import command, shown
 from sweep.launch import LaunchBackend, Order, Process, trainer_command
-from sweep.quoting import override
 from sweep.record import StudyFolder
 from sweep.rows import cell_summary, row_of
-from sweep.screen import Screen
+from sweep.screen import Screen, say
 from sweep.space import first_values, trial_overrides
 from sweep.study import Asked, CellStudy, open_journal
 from sweep.table import Row, Totals
+from sweep.tail import CurveTail
 from sweep.trial import Before, RunningTrial, await_end_of_earlier
 
 FAILED = ("crashed", "out_of_memory", "config_error")  # told to Optuna as failed
 UNFINISHED = ("preempted", "config_error")  # left running in Optuna: `resume` continues them
+CTRL_C = "Ctrl-C"
+AGAIN_S = 1.0  # a Ctrl-C that comes sooner after a stop began is part of the same request
 
 
 @dataclass
 class Halt:
-    """Why no trial is started any more, and the exit status that this makes."""
+    """Why and since when (monotonic seconds) no trial is started, and the exit status that this makes."""
 
     status: int
     reason: str
+    since: float = field(default_factory=time.monotonic)
 
 
 class Supervisor:
@@ -60,6 +63,9 @@ class Supervisor:
         self._running: list[RunningTrial] = []
         self._waiting: deque[tuple[Cell, Asked]] = deque()  # of an earlier supervisor, to be continued
         self._rows: dict[str, Row] = {}  # by run folder
+        self._lost: Counter[str] = (
+            Counter()
+        )  # trials by cell whose run folder is gone: others take their place
         self._halt: Halt | None = None
         self._started = time.monotonic()
         storage = open_journal(folder.journal)
@@ -99,7 +105,7 @@ class Supervisor:
                 self._screen.update(self._totals(), list(self._rows.values()))
             finally:
                 for trial in self._running:  # an error of ours: no trainer outlives us
-                    trial.kill()
+                    trial.kill("the sweep failed")
         return self._conclude()
 
     def _step(self) -> bool:
@@ -127,7 +133,10 @@ class Supervisor:
         """A trial to continue, else a new one of the cell with the fewest; the longest first among equals."""
         if self._waiting:
             return self._waiting.popleft()
-        asked = {cell.label: self._studies[cell.label].asked() for cell in self._request.cells}
+        asked = {
+            cell.label: self._studies[cell.label].asked() - self._lost[cell.label]
+            for cell in self._request.cells
+        }
         open_cells = [
             cell for cell in self._request.cells if asked[cell.label] < self._request.config.sweep.trials
         ]
@@ -228,7 +237,7 @@ class Supervisor:
         best = f", lowest held-out loss {row.best:.4f}" if row.best is not None else ""
         reason = f" ({row.reason})" if row.reason else ""
         failed = row.outcome in (*FAILED, "diverged", "timeout")
-        log = f"; see {trial.folder.log}" if failed else ""
+        log = f"; see {shown(trial.folder.log)}" if failed else ""
         self._screen.event(
             f"{row.outcome} {trial.folder.path.name} at step {row.step}{best}{reason}{log}", failed
         )
@@ -239,9 +248,9 @@ class Supervisor:
         row.step = max(status.step if status else 0, last.step if last else 0)
         row.max_steps = (status.max_steps if status else None) or row.max_steps
         row.losses = list(trial.tail.losses.values())
-        per_step = status.seconds_per_step if status else None
-        if per_step and row.max_steps:
-            row.eta_s = max(0.0, row.max_steps - row.step) * per_step
+        speed = measured_speed(status, last, len(trial.tail.losses))
+        if speed is not None and row.max_steps:
+            row.eta_s = speed.seconds_left(row.step, row.max_steps, trial.cell.config.evaluation)
         else:
             row.eta_s = max(0.0, self._expected[trial.cell.label] - (time.monotonic() - trial.started))
 
@@ -249,24 +258,31 @@ class Supervisor:
 
     def _listen(self) -> None:
         """Signals and the request of `sweep stop`."""
-        if self._alarm.times > 1:
-            for trial in self._running:
-                trial.kill()
         if self._halt is not None:
-            return
-        if self._alarm.asked is not None:
-            name = "Ctrl-C" if self._alarm.asked == signal.SIGINT else signal.Signals(self._alarm.asked).name
+            self._listen_again(self._halt)
+        elif self._alarm.asked is not None:
+            name = CTRL_C if self._alarm.asked == signal.SIGINT else signal.Signals(self._alarm.asked).name
             self._stop_all(Halt(128 + self._alarm.asked, name))
         elif self._folder.stop_request.exists():
             self._folder.stop_request.unlink(missing_ok=True)
             self._stop_all(Halt(128 + signal.SIGINT, "asked by `sweep stop`"))
 
+    def _listen_again(self, halt: Halt) -> None:
+        """A Ctrl-C while trainers write their checkpoints, from somebody who does not want to wait for them."""
+        pressed = self._alarm.pressed
+        if pressed is None or pressed - halt.since < AGAIN_S:
+            return
+        second = "a second " if halt.reason == CTRL_C else ""
+        for trial in self._running:
+            trial.kill(f"killed by {second}Ctrl-C")
+
     def _stop_all(self, halt: Halt) -> None:
         """Start nothing more, and ask every trainer to end by itself with a checkpoint."""
         self._halt = halt
-        again = "; Ctrl-C again ends them at once" if halt.status > 128 else ""
+        again = "Ctrl-C again ends" if halt.reason == CTRL_C else "Ctrl-C ends"
         self._screen.event(
-            f"stopping ({halt.reason}): {len(self._running)} trials are asked to end{again}", True
+            f"stopping ({halt.reason}): {len(self._running)} trials are asked to end; {again} them at once",
+            True,
         )
         for trial in self._running:
             trial.ask_to_stop("preempted", halt.reason)
@@ -274,20 +290,44 @@ class Supervisor:
     # --- continuing ---
 
     def _recover(self) -> None:
-        """Take over what an earlier supervisor left: tell what had ended, line up what goes on."""
+        """Take over what an earlier supervisor left: tell what had ended, line up what goes on.
+
+        Raises:
+            RequestError: there are runs that the journal does not know.
+        """
+        self._refuse_strangers()
         for cell in self._request.cells:
             study = self._studies[cell.label]
-            running = {asked.folder: asked for asked in study.running()}
+            running = study.running()
+            going_on = {asked.folder for asked in running}
             for name in study.folders():
-                if name not in running:
-                    self._remember(RunFolder(self._folder.trials / name), cell)
-            for asked in running.values():
+                if name in going_on:
+                    continue
+                folder = RunFolder(self._folder.trials / name)
+                if folder.outcome() is not None:
+                    self._remember(folder, cell)
+                else:
+                    self._lost[cell.label] += 1
+                    self._screen.event(f"{name}: its run folder is gone; another trial takes its place", True)
+            for asked in running:
                 if asked.folder is not None:
                     await_end_of_earlier(RunFolder(self._folder.trials / asked.folder))
                 self._take_over(cell, asked)
 
+    def _refuse_strangers(self) -> None:
+        """Without its journal a study would run everything again, and count what it has as a second result."""
+        known = {name for study in self._studies.values() for name in study.folders()}
+        strangers = [run.path.name for run in find_runs(self._folder.path) if run.path.name not in known]
+        if strangers:
+            more = f" (and {len(strangers) - 1} more)" if len(strangers) > 1 else ""
+            raise RequestError(
+                f"{shown(self._folder.trials / strangers[0])}{more}: {shown(self._folder.journal)} does not know "
+                "this run: restore the journal, move the run elsewhere, or start another study with study=NAME"
+            )
+
     def _take_over(self, cell: Cell, asked: Asked) -> None:
         """A trial without an end in Optuna: its run had ended, or it goes on in the same folder."""
+        asked = self._studies[cell.label].complete(asked)
         if asked.folder is None:
             self._waiting.append((cell, asked))
             return
@@ -298,14 +338,14 @@ class Supervisor:
             return
         folder.write_verdict(verdict)
         row = self._remember(folder, cell, asked)
-        losses = {point.step: point.val_loss for point in folder.points() if point.val_loss is not None}
+        losses = CurveTail(folder.curve).read()
         if losses:
             self._studies[cell.label].report(asked.number, losses)
         self._tell(cell, asked, row.best, verdict)
 
     def _remember(self, folder: RunFolder, cell: Cell, asked: Asked | None = None) -> Row:
         """The row of a trial that ended in an earlier session."""
-        row = row_of(folder, cell.label)
+        row = row_of(folder, cell.label, cell.config.evaluation)
         row.values = asked.values if asked else {}
         self._rows[folder.path.name] = row
         return row
@@ -325,37 +365,48 @@ class Supervisor:
     def _conclude(self) -> int:
         """Print what came out and return the exit status."""
         for line in cell_summary(list(self._rows.values()), [cell.label for cell in self._request.cells]):
-            print(line)
+            say(line)
         totals = self._totals()
         if self._halt is not None:
-            print(f"{totals.done} of {totals.planned} trials are done, {totals.planned - totals.done} remain")
-            print(f"continue with: python -m sweep resume {_shown(self._folder.path)}")
+            say(f"{totals.done} of {totals.planned} trials are done, {totals.planned - totals.done} remain")
+            say(f"continue with: {command('resume', self._folder.path)}")
             if self._halt.status == 2:
                 raise RequestError(self._halt.reason)
             return self._halt.status
-        failed = [
-            cell.label
-            for cell in self._request.cells
-            if all(row.outcome in FAILED for row in self._rows.values() if row.cell == cell.label)
-        ]
-        if failed:
-            raise WorkError(
-                f"every trial failed in {', '.join(failed)}: "
-                f"the reasons stand in {_shown(self._folder.trials)}/*/log.txt"
-            )
+        self._refuse_failure()
         if totals.done < totals.planned:
             raise WorkError(
                 f"{totals.planned - totals.done} trials were ended from outside: "
-                f"python -m sweep resume {_shown(self._folder.path)} continues them"
+                f"{command('resume', self._folder.path)} continues them"
             )
-        print(f"next: python -m analysis report {_shown(self._folder.path)}")
+        say(f"next: python -m analysis report {shown(self._folder.path)}")
         return 0
+
+    def _refuse_failure(self) -> None:
+        """A cell of which nothing is left but failures says nothing about its budget."""
+        own = {
+            cell.label: [row for row in self._rows.values() if row.cell == cell.label]
+            for cell in self._request.cells
+        }
+        failed = {label: rows for label, rows in own.items() if all(row.outcome in FAILED for row in rows)}
+        if not failed:
+            return
+        reasons = list(dict.fromkeys(row.reason for rows in failed.values() for row in rows if row.reason))
+        first = reasons[0] if reasons else "without a reason"
+        more = f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else ""
+        again = command("resume", self._folder.path, f"sweep.trials={2 * self._request.config.sweep.trials}")
+        raise WorkError(
+            f"every trial failed in {', '.join(failed)}: {first}{more}; see {shown(self._folder.trials)}/*/log.txt; "
+            f"fix the cause, then `{again}`, or start another study with study=NAME"
+        )
 
 
 def _start(backend: LaunchBackend, slot: int, order: Order) -> Process:
     try:
         return backend.start(slot, order)
     except OSError as error:
+        if error.filename != order.argv[0]:  # not the program: the log, or no memory for a process
+            raise
         raise RequestError(f"launch.command={order.argv[0]}: cannot be started: {error.strerror}") from error
 
 
@@ -379,11 +430,3 @@ def _pruned_before(folder: RunFolder) -> Verdict | None:
 
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _shown(path: Path) -> str:
-    """A path as a person would type it."""
-    try:
-        return os.fspath(path.relative_to(Path.cwd()))
-    except ValueError:
-        return os.fspath(path)

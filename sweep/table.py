@@ -1,16 +1,17 @@
 """The table of trials: its rows as data, and their drawing with rich."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 import itertools
 
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from sweep.clock import duration
 
 _BARS = "▁▂▃▄▅▆▇█"
+_LEAST_CELL = 18  # columns of a cell's name
 _STYLES = {
     "complete": "green",
     "stopped": "green",
@@ -81,30 +82,45 @@ def draw(totals: Totals, rows: Sequence[Row], width: int, height: int) -> Render
 
 
 def _table(rows: Sequence[Row], width: int) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2 if width >= 100 else 1, 0, 0), expand=False)
-    spark = max(6, min(40, (width - 80) // 2 + 6))
-    longest = max((len(row.outcome or "running") for row in rows), default=7)
-    table.add_column("trial", no_wrap=True, min_width=5)
-    table.add_column("cell", no_wrap=True, overflow="ellipsis", max_width=max(18, width // 3))
-    table.add_column("step", justify="right", no_wrap=True)
-    table.add_column("held-out loss", no_wrap=True, min_width=spark + 8)
-    table.add_column("left", justify="right", no_wrap=True)
-    table.add_column("outcome", no_wrap=True, min_width=longest)
-    for row in rows:
-        outcome = row.outcome or "running"
-        table.add_row(
-            f"{row.number:04d}",
-            row.cell,
-            f"{row.step}/{row.max_steps}" if row.max_steps else str(row.step),
-            _loss(row.losses, spark),
-            duration(row.eta_s) if row.eta_s is not None and row.outcome is None else "",
-            Text(outcome, style=_STYLES.get(outcome, "red")),
-        )
+    """The columns that fit, each as wide as its texts; only the cell's name may be cut."""
+    gap = 2 if width >= 100 else 1
+    columns = _columns(rows, max(6, min(40, (width - 80) // 2 + 6)))
+    widths = _fitting(columns, width, gap)
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), expand=False)
+    for name, wide in widths.items():
+        justify: JustifyMethod = "right" if name in ("step", "left") else "left"
+        table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis", width=wide)
+    for cells in zip(*(columns[name] for name in widths), strict=True):
+        *texts, outcome = cells  # which stands last
+        table.add_row(*(Text(text) for text in texts), Text(outcome, style=_STYLES.get(outcome, "red")))
     return table
 
 
-def _loss(losses: Sequence[float], width: int) -> str:
-    return f"{losses[-1]:.4f} {sparkline(losses, width)}" if losses else ""
+def _columns(rows: Sequence[Row], spark: int) -> dict[str, list[str]]:
+    """The table's texts by the names of its columns; the curve is drawn right of its last value."""
+    return {
+        "trial": [f"{row.number:04d}" for row in rows],
+        "cell": [row.cell for row in rows],
+        "step": [f"{row.step}/{row.max_steps}" if row.max_steps else str(row.step) for row in rows],
+        "held-out": [f"{row.losses[-1]:.4f}" if row.losses else "" for row in rows],
+        "loss": [sparkline(row.losses, spark).ljust(spark) for row in rows],
+        "left": [
+            duration(row.eta_s) if row.eta_s is not None and row.outcome is None else "" for row in rows
+        ],
+        "outcome": [row.outcome or "running" for row in rows],
+    }
+
+
+def _fitting(columns: Mapping[str, Sequence[str]], width: int, gap: int) -> dict[str, int]:
+    """Widths of the columns that fit: a narrow terminal loses the curve, then the time left, then the loss."""
+    widths = {name: max(len(text) for text in (name, *texts)) for name, texts in columns.items()}
+    longest, widths["cell"] = widths["cell"], min(widths["cell"], _LEAST_CELL)
+    for name in ("loss", "left", "held-out"):
+        if sum(widths.values()) + gap * (len(widths) - 1) > width:
+            del widths[name]
+    spare = width - sum(widths.values()) - gap * (len(widths) - 1)
+    widths["cell"] = max(1, min(longest, widths["cell"] + spare))
+    return widths
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

@@ -75,6 +75,7 @@ class RunningTrial:
         self._before = before
         self._terminated: float | None = None
         self._killed = False
+        self._forced = ""  # why it did not end by itself
 
     def poll(self) -> dict[int, float]:
         """Read on in the run folder, press a trial that was asked to end, and return new held-out losses."""
@@ -90,9 +91,10 @@ class RunningTrial:
             self.stop = Stop(outcome, reason, time.monotonic())
             self.folder.request_stop(outcome, reason)
 
-    def kill(self) -> None:
+    def kill(self, why: str) -> None:
         """End it at once."""
         self._killed = True
+        self._forced = self._forced or why
         self._process.kill()
 
     def exit_status(self) -> int | None:
@@ -109,9 +111,8 @@ class RunningTrial:
             if not by_term:
                 return Verdict(status.outcome, status.reason, exit_status, time.time())
         if self.stop is not None:
-            pressed = self._terminated is not None or self._killed
-            forced = f"; did not end by itself within {self._grace_s:g} s" if pressed else ""
-            return Verdict(self.stop.outcome, self.stop.reason + forced, exit_status, time.time())
+            reason = "; ".join(filter(None, (self.stop.reason, self._forced)))
+            return Verdict(self.stop.outcome, reason, exit_status, time.time())
         outcome, reason = explain_exit(exit_status, self.log_tail())
         return Verdict(outcome, reason, exit_status, time.time())
 
@@ -130,9 +131,10 @@ class RunningTrial:
         if self._terminated is None:
             if now - self.stop.since >= self._grace_s:
                 self._terminated = now
+                self._forced = f"did not end by itself within {self._grace_s:g} s"
                 self._process.terminate()
         elif now - self._terminated >= min(TERM_TO_KILL_S, self._grace_s):
-            self.kill()
+            self.kill(self._forced)
 
 
 def log_tail(folder: RunFolder, start: int = 0) -> list[str]:

@@ -189,6 +189,7 @@ def test_the_script_itself_says_one_line_and_exits_with_2(folder: Path) -> None:
         (["--cfg", "job", "dataset_size=n16"], 0, "images: 16"),
         (["--version"], 0, "Hydra 1.3"),
         (["--cfg", "job", "optimizer.lrr=1"], 2, "lrr"),
+        (["--cfg", "job", "resolution=512"], 2, "did you mean px512?"),
     ],
 )
 def test_hydra_flags_go_to_hydra(folder: Path, arguments: list[str], status: int, expected: str) -> None:

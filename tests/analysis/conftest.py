@@ -17,14 +17,17 @@ PREFIX = Spec(method="text_to_image", images=4, last_step=40, outcome="pruned", 
 NO_GAIN = Spec(method="text_to_image", images=8, gain=-0.004)
 PANELS = Spec(method="text_to_image", images=16)
 SHORT = Spec(method="text_to_image", images=64, last_step=5, outcome="crashed")
+EMPTY = Spec(method="text_to_image", images=128, last_step=-1, outcome="out_of_memory")
 
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """lora on 4, 8, 16 images: ok; text_to_image: not_reached, no_gain, refused twice; one damaged folder."""
+    """lora on 4, 8, 16 images: ok; text_to_image: not_reached, no_gain, refused three times, the last without
+    one evaluation; one damaged folder.
+    """
     specs = [spec for spec in demo_specs((4, 8, 16), ("lora",)) if spec.lr < 2e-3]
     specs += [PREFIX, replace(PREFIX, lr=5e-4, last_step=27, outcome="crashed")]
-    specs += [NO_GAIN, PANELS, replace(PANELS, panel="panel-b", seed=1), SHORT]
+    specs += [NO_GAIN, PANELS, replace(PANELS, panel="panel-b", seed=1), SHORT, EMPTY]
     root = make_study(tmp_path_factory.mktemp("runs") / "everything", specs)
     (root / "trials" / DAMAGED).mkdir()
     (root / "trials" / DAMAGED / "run.json").write_text('{"cell": ')

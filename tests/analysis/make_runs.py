@@ -31,13 +31,15 @@ class Spec:
     lr: float = 1e-3
     seed: int = 0
     horizon: int = 600
-    last_step: int | None = None  # where it was cut; None: ran to the horizon
+    last_step: int | None = None  # where it was cut, -1: before step 0; None: ran to the horizon
     best_time: float = 0.16
     gain: float = 0.012
     noise: float = 0.015  # scatter of an evaluation, in gain
     outcome: str = "complete"
     panel: str = "panel-a"
     schedule: str = "constant"
+    captions: str = "file"
+    base_model: str = "tiny"
     resolution: int = 64
     study: str | None = "demo"
     trial: int | None = None
@@ -124,10 +126,10 @@ def run_facts(spec: Spec) -> RunFacts:
             "images": spec.images,
             "resolution": spec.resolution,
             "method": spec.method,
-            "base_model": "tiny",
+            "base_model": spec.base_model,
             "base_id": "b45e0000b45e",
             "dataset": "da7a0000da7a",
-            "captions": "file",
+            "captions": spec.captions,
         },
         hyperparameters={
             "lr": spec.lr,
@@ -157,18 +159,17 @@ def make_run(path: Path, spec: Spec) -> RunFolder:
     path.mkdir(parents=True)
     folder.write_facts(run_facts(spec))
     points = make_points(spec)
+    last_step = points[-1].step if points else 0
     for point in points:
         folder.append_point(point)
     folder.overrides.write_text(
         yaml.safe_dump([f"dataset_size=n{spec.images}", f"method={spec.method}", f"optimizer.lr={spec.lr!r}"])
     )
-    folder.write_status(
-        Status(state="ended", step=points[-1].step, outcome=spec.outcome, seconds_per_step=0.1)
-    )
+    folder.write_status(Status(state="ended", step=last_step, outcome=spec.outcome, seconds_per_step=0.1))
     if spec.trial is not None:
         folder.write_verdict(Verdict(outcome=spec.outcome))
     if spec.samples:
-        make_samples(folder, spec, points[-1].step)
+        make_samples(folder, spec, last_step)
     return folder
 
 

@@ -36,6 +36,15 @@ def test_recommend_json_is_the_file(runs: Path) -> None:
     assert cell["status"] == "ok"
 
 
+def test_a_price_of_the_horizon_gives_priced_steps(runs: Path) -> None:
+    done = run("recommend", "mine", "--price", "0.2", cwd=runs)
+    [cell] = json.loads((runs / "runs/mine/analysis/recommendation.json").read_text())["cells"]
+    assert cell["priced"]["price"] == 0.2
+    assert f"costs 0.2 of the gain: {cell['priced']['steps']} steps" in " ".join(done.stdout.split())
+    refused = run("report", "mine", "--price", "-1", cwd=runs)
+    assert refused.returncode == 2 and "-1 is no share of the gain" in refused.stderr
+
+
 def test_report_writes_the_page_and_names_it(runs: Path) -> None:
     done = run("report", "runs/mine", cwd=runs)
     assert (done.returncode, done.stderr) == (0, "")

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,20 @@ def test_curve_without_lr_sum_takes_a_constant_rate(tmp_path: Path) -> None:
         (lambda run: run.curve.write_text('{"step": 4, "val_loss": "low"}\n'), "val_loss='low'"),
         (lambda run: _change(run, "hyperparameters", {"lr": None}), "lr=None"),
         (lambda run: _change(run, "cell", {"method": "lora"}), "the cell has no 'dataset'"),
+        (lambda run: _change(run, "cell", "lora"), "cell='lora' is no mapping"),
+        (lambda run: _change_cell(run, "resolution", "native"), "resolution='native' is no whole number"),
+        (lambda run: _change_cell(run, "images", 0), "images=0 is no whole number"),
+        (lambda run: _change(run, "images", None), "images=None is no whole number"),
+        (lambda run: _change(run, "horizon", None), "horizon=None is no whole number"),
+        (lambda run: _change(run, "horizon_lr_sum", 0.0), "horizon_lr_sum=0.0 is no positive number"),
+        (lambda run: _change(run, "horizon_lr_sum", math.inf), "horizon_lr_sum=inf is no positive number"),
+        (lambda run: _change(run, "hyperparameters", {"lr": 1e-3, "batch": "4"}), "batch='4' is no whole"),
+        (lambda run: _change(run, "study", 7), "study=7 is no text"),
+        (lambda run: _change_point(run, "image_loss", ["low"] * 8), "curve.jsonl: could not convert"),
+        (lambda run: _change_point(run, "image_loss", 0.2), "step 5: image_loss=0.2 is no list"),
+        (lambda run: _change_point(run, "panel", ["a"]), "step 5: panel=['a'] is no str"),
+        (lambda run: _change_point(run, "train_loss", "low"), "step 5: train_loss='low' is no number"),
+        (lambda run: _change_point(run, "lr_sum", -1.0), "curve.jsonl: lr_sum is not finite, or falls"),
     ],
 )
 def test_damaged_folder_is_named_and_the_rest_goes_on(tmp_path: Path, damage, said: str) -> None:
@@ -135,6 +150,17 @@ def test_no_evaluation_is_a_run_without_points(tmp_path: Path) -> None:
 def _change(run: RunFolder, key: str, value: object) -> None:
     record = json.loads(run.run.read_text())
     run.run.write_text(json.dumps(record | {key: value}))
+
+
+def _change_cell(run: RunFolder, name: str, value: object) -> None:
+    _change(run, "cell", {**json.loads(run.run.read_text())["cell"], name: value})
+
+
+def _change_point(run: RunFolder, name: str, value: object) -> None:
+    """Of the third evaluation, at step 5."""
+    records = [json.loads(line) for line in run.curve.read_text().splitlines()]
+    records[2][name] = value
+    run.curve.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
 def test_outcome_is_the_verdict(tmp_path: Path) -> None:

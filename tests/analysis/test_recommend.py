@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from analysis import words
 from analysis.law import exponent
 from analysis.load import Cell, group_cells, load_study, read_run
 from analysis.recommend import Analysis, CellResult, analyse, answer_cell
@@ -32,7 +33,7 @@ def by_images(analysis: Analysis, method: str) -> dict[int, CellResult]:
 def test_every_status_is_found_where_it_is_true(analysis: Analysis) -> None:
     lora, full = by_images(analysis, "lora"), by_images(analysis, "text_to_image")
     assert {images: cell.answer.status for images, cell in lora.items()} == {4: "ok", 8: "ok", 16: "ok"}
-    expected = {4: "not_reached", 8: "no_gain", 16: "refused", 64: "refused"}
+    expected = {4: "not_reached", 8: "no_gain", 16: "refused", 64: "refused", 128: "refused"}
     assert {images: cell.answer.status for images, cell in full.items()} == expected
 
 
@@ -74,6 +75,47 @@ def test_mixed_panels_are_refused_by_name(analysis: Analysis) -> None:
     for name in ("panel-a", "panel-b", *(item.run.name for item in cell.runs)):
         assert name in cell.answer.reason
     assert "panel" in cell.answer.reason
+
+
+def test_a_run_without_a_panel_name_is_not_compared_with_named_ones(tmp_path: Path) -> None:
+    cell = one_cell(tmp_path, SPEC, replace(SPEC, seed=1))
+    folder = cell.runs[0].folder
+    records = [json.loads(line) | {"panel": None} for line in folder.curve.read_text().splitlines()]
+    folder.curve.write_text("".join(json.dumps(record) + "\n" for record in records))
+    folder.run.write_text(json.dumps(json.loads(folder.run.read_text()) | {"panel": None}))
+    [unlike] = group_cells([read_run(folder), cell.runs[1]])
+    row = answer_cell(unlike).answer
+    assert row.status == "refused" and "without a panel name: run0; panel-a: run1" in row.reason
+    assert words.runs(row) == "0 of 2 runs used"
+    [alone] = group_cells([read_run(folder)])
+    assert answer_cell(alone).answer.status == "ok"
+
+
+def test_a_window_that_the_horizon_ends_is_said_to_be_open(tmp_path: Path) -> None:
+    short, long = replace(SPEC, horizon=190), replace(SPEC, horizon=1200)
+    cut = answer_cell(one_cell(tmp_path / "short", short)).answer
+    whole = answer_cell(one_cell(tmp_path / "long", long)).answer
+    assert cut.window is not None and whole.window is not None
+    assert (cut.status, cut.window_open, cut.window["high"]) == ("ok", True, 190)
+    assert words.window(cut) == f"{cut.window['low']}–190+"
+    assert (whole.status, whole.window_open) == ("ok", False) and "+" not in words.window(whole)
+
+
+def test_a_price_of_the_horizon_moves_the_priced_steps_alone(tmp_path: Path) -> None:
+    cell = one_cell(tmp_path, SPEC)
+    plain, cheap, dear = (answer_cell(cell, price).answer for price in (None, 0.0, 2.0))
+    assert plain.priced is None and cheap.priced is not None and dear.priced is not None
+    truth = true_minimum(SPEC)
+    assert 0.7 * truth < cheap.priced["steps"] < 1.4 * truth
+    assert 0 < dear.priced["steps"] < 0.5 * truth and dear.priced["price"] == 2
+    assert replace(dear, priced=None) == plain
+
+
+def test_a_run_that_gained_nothing_has_no_minimum_to_end_before(tmp_path: Path) -> None:
+    result = answer_cell(one_cell(tmp_path, replace(SPEC, gain=-0.004)))
+    assert result.answer.status == "no_gain"
+    assert result.answer.evidence["censored_runs"] == 0 and not result.runs[0].censored
+    assert words.runs(result.answer) == "1 run"
 
 
 def test_file_holds_the_answers_and_finds_the_cell(analysis: Analysis, study: Path) -> None:

@@ -7,17 +7,21 @@ from itertools import pairwise
 import json
 from pathlib import Path
 import re
+import shlex
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 import pytest
 
 from analysis import words
+from analysis.draw import step_limits
 from analysis.figures import cell_figure, spread_labels
 from analysis.load import load_study
 from analysis.recommend import Analysis, analyse, write_analysis
 from analysis.report import answered, report_context, write_report
 from analysis.samples import sample_strip
-from tests.analysis.make_runs import Spec, make_run
+from conf.compose import load_config
+from tests.analysis.make_runs import Spec, make_run, make_study
 
 VOID = {"meta", "img", "link", "br", "hr"}
 ADDRESSES = ("src", "href", "xlink:href", "srcset", "action", "data", "poster")
@@ -110,7 +114,7 @@ def test_every_number_is_that_of_the_file(page: Page, stored: list[dict[str, Any
         assert row["method"] == cell["method"]
         assert int(row["images"]) == cell["images"]
         minimum = re.fullmatch(r"(\d+) \((\d+)–(\d+)\)", row["minimum"])
-        window = re.fullmatch(r"(\d+)–(\d+)", row["window"])
+        window = re.fullmatch(r"(\d+)–(\d+)\+?", row["window"])
         if cell["status"] != "ok":
             assert row["recommended_steps"] == words.STATUS_WORDS[cell["status"]]
             assert (minimum, window, row["images_seen"], row["epochs"]) == (None, None, "–", "–")
@@ -134,7 +138,7 @@ def test_reasons_runs_and_damaged_folders_are_told(
 ) -> None:
     for reason, cell in zip(page.reasons.values(), stored, strict=True):
         assert cell["reason"] in reason
-    assert len(page.runs) == 12
+    assert len(page.runs) == 13
     assert "0099-damaged" in text
 
 
@@ -232,3 +236,121 @@ def test_labels_are_spread_in_order() -> None:
     assert sorted(range(4), key=spread.__getitem__) == [0, 1, 3, 2]
     ordered = sorted(spread)
     assert all(b - a >= 0.1 - 1e-9 for a, b in pairwise(ordered))
+
+
+def test_a_cell_without_an_evaluation_costs_nobody_the_report(report: Path, page: Page, text: str) -> None:
+    """The last cell's only run ran out of memory before step 0: no figure, and all else is there."""
+    assert len(page.rows) == 8 and text.count("<figure>") == 8
+    assert "no run has 4 finite evaluations" in page.reasons[7]
+    section = (report.parent / "report.md").read_text().split("## text_to_image, 128 images")[1]
+    assert "figures/" not in section.split("\n## ")[0]
+
+
+def test_only_empty_curves_still_make_a_report(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", [Spec(last_step=-1, outcome="crashed")])
+    text = write_report(analyse(load_study(study))).read_text()
+    assert "<figure>" not in text and "crashed" in text
+
+
+def test_commands_name_the_study_where_it_lies(
+    analysis: Analysis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def named() -> list[str]:
+        groups = dict(report_context(replace(analysis, cells=analysis.cells[:1]), tmp_path / "f")["commands"])
+        command = shlex.split(groups["The answer and this page"][0])
+        [training] = groups["Training as recommended"]
+        return [command[-1], load_config(shlex.split(training)[2:]).budget.study or ""]
+
+    root = analysis.study.root.resolve()
+    monkeypatch.chdir(tmp_path)
+    assert named() == [str(root)] * 2
+    monkeypatch.chdir(root.parent)
+    assert named() == [root.name] * 2
+
+
+def test_any_path_and_any_name_reach_the_training_through_shell_and_hydra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name, base = "sp ace é, a=b 'c'", "my base, x=1"
+    study = make_study(tmp_path / "runs" / name, [Spec(base_model=base)])
+    groups = dict(report_context(analyse(load_study(study)), tmp_path / "f")["commands"])
+    assert shlex.split(groups["The answer and this page"][0])[-1] == f"runs/{name}"
+    [training] = groups["Training as recommended"]
+    overrides = OverridesParser.create().parse_overrides(shlex.split(training)[2:])
+    chosen = {item.key_or_group: item for item in overrides}
+    assert chosen["base_model"].value() == base
+    plain = [item for item in shlex.split(training)[2:] if base not in item]
+    assert load_config(plain).budget.study == f"runs/{name}"
+
+
+def test_runs_without_a_gain_are_not_called_unfinished(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", [Spec(gain=-0.004), Spec(gain=-0.004, lr=2e-3)])
+    found = analyse(load_study(study))
+    assert [row.note for row in report_context(found, tmp_path / "f")["runs"]] == ["no gain"] * 2
+    text = write_report(found).read_text()
+    assert "ended before its minimum" not in text and "censored" not in text and "Green: runs" not in text
+
+
+def test_unfinished_and_best_runs_are_marked(analysis: Analysis, text: str, tmp_path: Path) -> None:
+    notes = [row.note for row in report_context(analysis, tmp_path)["runs"]]
+    assert notes.count("ended before its minimum") >= 2 and notes.count("no gain") == 1
+    assert "Green: runs at the best hyperparameters" in text
+
+
+def test_budget_for_the_best_checkpoint_is_told(
+    text: str, report: Path, stored: list[dict[str, Any]]
+) -> None:
+    markdown = (report.parent / "report.md").read_text()
+    for cell in stored:
+        steps = cell["recommended_steps_best_kept"]
+        assert (steps is not None) == (cell["status"] == "ok")
+        if steps is not None:
+            said = f"Where the best checkpoint is kept instead of the last, {steps} steps do"
+            assert said in text and said in markdown
+
+
+def test_an_open_window_is_marked(analysis: Analysis) -> None:
+    row = replace(analysis.cells[0].answer, window_open=True)
+    low, high = (row.window or {}).values()
+    assert f"(window {low}–{high}+)" in answered([row])
+
+
+def test_what_is_concluded_lies_within_the_picture(analysis: Analysis) -> None:
+    """A bound in steps at the best learning rate may be later than every run's end."""
+    figure = cell_figure(analysis.cells[0], analysis.recommendation.cells)
+    last = max(line.steps[-1] for line in figure.lines)
+    row = replace(figure.answer, recommended_steps=None, minimum=None, window=None, lower_bound=5000)
+    assert step_limits(figure) == (4, last)
+    assert step_limits(replace(figure, answer=row)) == (4, 5000)
+    wide = replace(figure.answer, window={"low": 10, "high": 900})
+    assert step_limits(replace(figure, answer=wide)) == (4, 900)
+    assert words.lower_bound(row) == "probably later than 5000 steps at lr 0.001"
+
+
+def test_a_long_caption_has_a_short_file_name_and_a_short_label(tmp_path: Path) -> None:
+    caption = "a very long caption " * 20
+    specs = [Spec(captions=caption), Spec(captions=caption + "é" * 200, images=8)]
+    found = analyse(load_study(make_study(tmp_path / "s", specs)))
+    path = write_report(found)
+    names = sorted(item.name for item in (path.parent / "figures").iterdir())
+    assert len(names) == 4 and max(len(name.encode()) for name in names) < 120
+    cells = found.recommendation.cells
+    assert max(len(words.cell_name(cell, cells)) for cell in cells) < 80
+
+
+def test_markdown_table_survives_pipes_and_shows_what_varies(tmp_path: Path) -> None:
+    specs = [
+        Spec(captions="a | b", hyperparameters={"rank": 4}),
+        Spec(images=8, hyperparameters={"rank": 16, "targets": "q|k"}),
+        Spec(images=16, hyperparameters={"rank": 16, "targets": "v"}),
+    ]
+    path = write_report(analyse(load_study(make_study(tmp_path / "s", specs))))
+    lines = (path.parent / "report.md").read_text().splitlines()
+    table = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("|")]
+    assert len(table) == 5 and len({len(row) for row in table}) == 1
+    header = [cell.strip() for cell in table[0]]
+    rows = [dict(zip(header, (cell.strip() for cell in row), strict=True)) for row in table[2:]]
+    assert {row["rank"] for row in rows} == {"4", "16"}
+    assert {row["targets"] for row in rows} == {"–", "q\\|k", "v"}
+    assert {row["captions"] for row in rows} == {"a \\| b", "file"}

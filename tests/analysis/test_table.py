@@ -36,11 +36,11 @@ def test_explanations_say_why_in_words(analysis: Analysis) -> None:
         "no gain: ",
         "refused: ",
         "panel-a",
-        "the minimum does not lie below",
+        "the minimum is probably later than",
         "2 censored",
     ):
         assert said in text
-    assert headline(analysis).startswith("everything: 12 runs; base tiny, resolution 64 px, captions file")
+    assert headline(analysis).startswith("everything: 13 runs; base tiny, resolution 64 px, captions file")
 
 
 def test_levels_that_differ_become_columns(analysis: Analysis) -> None:
@@ -67,6 +67,9 @@ def test_format_table_aligns_and_breaks_titles() -> None:
     ("value", "text"),
     [
         (0.002134, "0.0021"),
+        (100.0, "100"),
+        (2112.0, "2112"),
+        (9.96, "10"),
         (5e-7, "5e-7"),
         (1.24e-4, "1.2e-4"),
         (0.01, "0.01"),
@@ -85,3 +88,27 @@ def test_gain_is_told_to_the_digits_of_its_error(analysis: Analysis) -> None:
     assert words.gain(replace(row, gain=0.012345, gain_se=0.00098)) == "0.01235 ± 0.00098"
     assert words.gain(replace(row, gain=0.012345, gain_se=None)) == "0.0123"
     assert words.gain(replace(row, gain=None)) == "–"
+    assert words.gain(replace(row, gain=3.3e-16, gain_se=5.9e-16)) == "3.3e-16 ± 5.9e-16"
+    assert words.gain(replace(row, gain=1.5e-6, gain_se=2.2e-5)) == "0.000002 ± 0.000022"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(2112.0, "2112"), (100.0, "100"), (999.6, "1000"), (9999.4, "9999"), (7.254, "7.25"), (7.0, "7")],
+)
+def test_no_exponent_below_ten_thousand(value: float, text: str) -> None:
+    assert words.number(value) == text
+
+
+def test_gain_before_the_minimum_is_the_gain_so_far(analysis: Analysis) -> None:
+    told = {cell.status: words.gain(cell) for cell in analysis.recommendation.cells}
+    assert told["not_reached"].endswith(" so far") and "so far" not in told["ok"]
+    text = "\n".join(explanations(analysis))
+    assert f"gain {told['not_reached']}, 2 runs, 2 censored" in text
+
+
+def test_a_refused_cell_counts_the_runs_that_it_has(analysis: Analysis) -> None:
+    told = {
+        cell.images: words.runs(cell) for cell in analysis.recommendation.cells if cell.status == "refused"
+    }
+    assert told == {16: "0 of 2 runs used", 64: "0 of 1 run used", 128: "0 of 1 run used"}

@@ -65,6 +65,41 @@ def test_wrong_steps_cost_regret(analysis: Analysis, fresh: Path) -> None:
     assert verify(wrong, load_study(fresh)).mean_regret > 0.3
 
 
+def test_steps_beyond_a_fresh_run_leave_all_means_alike(
+    analysis: Analysis, fresh: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run on 8 images ends before the steps that its cell recommends: it counts in no mean."""
+    first = verify(analysis, load_study(fresh / "n4"))
+    cells = [
+        replace(cell, recommended_steps=10_000) if cell.images == 8 else cell
+        for cell in analysis.recommendation.cells
+    ]
+    beyond = replace(analysis, recommendation=replace(analysis.recommendation, cells=cells))
+    result = verify(beyond, load_study(fresh))
+    assert (len(result.checks), result.compared) == (2, 1)
+    for name in ("mean_regret", "mean_minimum_regret", "constant_regret", "rule_of_thumb_regret"):
+        assert getattr(result, name) == pytest.approx(getattr(first, name))
+    print_verification(beyond, load_study(fresh))
+    printed = capsys.readouterr().out
+    assert "mean regret at the recommended steps –" not in printed
+    assert "means over 1 of 2 fresh runs" in printed
+
+
+def test_cells_without_steps_have_no_means(
+    analysis: Analysis, fresh: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [
+        replace(cell, status="refused", recommended_steps=None, minimum=None)
+        for cell in analysis.recommendation.cells
+    ]
+    none = replace(analysis, recommendation=replace(analysis.recommendation, cells=cells))
+    print_verification(none, load_study(fresh))
+    printed = capsys.readouterr().out
+    assert "means over 0 of 2 fresh runs" in printed and "hindsight (–) – %" in printed
+    print_verification(none, load_study(fresh), as_json=True)
+    assert json.loads(capsys.readouterr().out)["constant_regret"] is None
+
+
 def test_verification_as_json(analysis: Analysis, fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
     print_verification(analysis, load_study(fresh), as_json=True)
     assert [check["run"] for check in json.loads(capsys.readouterr().out)["checks"]] == ["n4", "n8"]

@@ -44,6 +44,12 @@ def test_the_command_line_beats_the_experiment_and_the_experiment_the_default() 
     assert load_config(["experiment=demo", "method=text_to_image"]).method.adapter == "none"
 
 
+def test_no_experiment_takes_an_earlier_one_back_and_a_mapping_sets_keys_of_a_group() -> None:
+    assert load_config(["experiment=null"]).study is None
+    assert load_config(["experiment=demo", "experiment=null"]).study is None
+    assert load_config(["method={rank: 4}"]).method.rank == 4
+
+
 def test_a_budget_brings_its_stop_rule_unless_another_is_asked_for() -> None:
     assert load_config(["budget=auto"]).stopping.name == "posterior"
     assert load_config(["budget=auto", "stopping=patience"]).stopping.name == "patience"
@@ -60,6 +66,27 @@ def test_a_folder_of_ones_own_is_used_whole_unless_a_size_is_asked_for() -> None
     [
         (["method=foo"], ["method=foo", "lora", "text_to_image"]),
         (["resolution=px100"], ["resolution=px100", "px64", "px512"]),
+        (["resolution=512"], ["resolution=512", "must be one of", "did you mean px512?"]),
+        (["dataset_size=8"], ["dataset_size=8", "must be one of", "did you mean n8?"]),
+        (["method=null"], ["method=null", "must be one of lora, text_to_image"]),
+        (["launch=null"], ["launch=null", "must be one of local"]),
+        (["method=true"], ["method=true", "lora, text_to_image"]),
+        (["method="], ["method=", "lora, text_to_image"]),
+        (["~method"], ["~method", "lora, text_to_image"]),
+        (["hydra=3"], ["Config group override"]),
+        (
+            ["method=[lora,text_to_image]"],
+            ["method=[lora,text_to_image]", "must be one of", "sweep.factors.method=[lora,text_to_image]"],
+        ),
+        (["method=lora,text_to_image"], ["must be one of", "sweep.factors.method=[lora,text_to_image]"]),
+        (["experiment=[demo,calibrate]"], ["experiment=[demo,calibrate]", "must be one of"]),
+        (["optimizer.lr='${optimizer.lr}'"], ["optimizer.lr", "nterpolation"]),
+        (["launch.command=[]"], ["launch.command=[]", "launch.command=null"]),
+        (["samples.guidance_scale=inf"], ["samples.guidance_scale=inf", "finite"]),
+        (["samples.inference_steps=1001"], ["samples.inference_steps=1001", "at most 1000"]),
+        (["samples.ratio=inf"], ["samples.ratio=inf", "finite"]),
+        (["optimizer.weight_decay=inf"], ["optimizer.weight_decay=inf", "finite"]),
+        (["space.parameters=[{name: optimizer.lr, low: 1, high: inf}]"], ["optimizer.lr", "finite bounds"]),
         (["methd=lora"], ["methd", "did you mean method"]),
         (["optimizer.lrr=3"], ["optimizer.lrr", "did you mean optimizer.lr"]),
         (["+optimizer.lrr=3"], ["optimizer.lrr", "did you mean optimizer.lr"]),

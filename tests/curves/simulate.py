@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from curves.answer import Schedule
 from curves.posterior import Curve
 
 Array = NDArray[np.float64]
@@ -92,6 +93,11 @@ def evaluation_steps(last: int, first: int = 4) -> NDArray[np.int64]:
     return np.unique(np.concatenate([[0], np.round(first * 2 ** (np.arange(count) / 4))])).astype(np.int64)
 
 
+def constant_schedule(lr: float, horizon: int) -> Schedule:
+    """lr at every step."""
+    return Schedule(lr * np.arange(horizon + 1, dtype=float))
+
+
 @dataclass(frozen=True)
 class Truth:
     """What is known of a simulated run."""
@@ -105,6 +111,13 @@ class Truth:
         """Regret in gain of stopping at step."""
         time, lowest = self.source.minimum()
         return float((self.source.loss(np.array([time * step / self.step]))[0] - lowest) / self.gain)
+
+    def window(self) -> tuple[int, int]:
+        """First and last step whose regret is at most 0.05."""
+        time, lowest = self.source.minimum()
+        steps = np.arange(1, 6 * self.step, max(self.step // 100, 1))
+        within = steps[self.source.loss(time * steps / self.step) - lowest <= 0.05 * self.gain]
+        return int(within[0]), int(within[-1])
 
 
 def simulated(seed: int, *, cut: float, lr: float = 1e-4, noise_share: float = 0.02) -> tuple[Curve, Truth]:

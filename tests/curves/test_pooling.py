@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
-from curves.answer import Schedule, answer
+from curves.answer import answer
 from curves.pooling import pool
 from curves.posterior import CurvePosterior, TimePrior, fit
-from tests.curves.simulate import denoiser, evaluation_steps, record
+from tests.curves.simulate import constant_schedule, denoiser, evaluation_steps, record
 
 LR = 1e-4
 STEP = 600  # of the minimum at LR
@@ -39,7 +39,7 @@ def test_the_order_of_runs_does_not_matter() -> None:
     runs = [run(1), run(2, lr=2 * LR), run(3, cut=0.6)]
     lrs = [LR, 2 * LR, LR]
     answers = [
-        answer(pool([runs[i] for i in order], [lrs[i] for i in order], LR), Schedule.constant(LR, 2400))
+        answer(pool([runs[i] for i in order], [lrs[i] for i in order], LR), constant_schedule(LR, 2400))
         for order in itertools.permutations(range(3))
     ]
     assert all(a == answers[0] for a in answers)
@@ -64,7 +64,7 @@ def test_a_run_at_a_far_learning_rate_says_less() -> None:
 
 
 def test_unfinished_runs_alone_are_not_reached_and_beside_finished_ones_do_no_harm() -> None:
-    schedule = Schedule.constant(LR, 4 * STEP)
+    schedule = constant_schedule(LR, 4 * STEP)
     cut = [run(4, cut=0.5), run(5, cut=0.6)]
     alone = answer(pool(cut), schedule)
     assert alone.status == "not_reached"
@@ -92,7 +92,7 @@ def test_runs_without_a_gain_are_left_out_unless_all_are() -> None:
     source = run(1)
     bad = fit(type(source.curve)(steps, steps * LR, loss))
     assert interval([source, bad]) == interval([source])
-    assert answer(pool([bad, bad]), Schedule.constant(LR, 600)).status == "no_gain"
+    assert answer(pool([bad, bad]), constant_schedule(LR, 600)).status == "no_gain"
 
 
 def test_wrong_requests_are_said() -> None:

@@ -1,5 +1,7 @@
 """The run folder: whose word counts, and that nothing half-written is ever read."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -61,10 +63,14 @@ def test_runs_are_found_in_a_study_in_a_folder_of_runs_and_alone(tmp_path: Path)
     assert find_runs(tmp_path / "nothing") == []
 
 
-def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     path = tmp_path / "file.json"
     write_atomically(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(path, "broken \ud800")
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [item.name for item in tmp_path.iterdir()] == ["file.json"]

@@ -1,6 +1,7 @@
 """Finding a base model, and refusing what is none."""
 
 import json
+import os
 from pathlib import Path
 import shutil
 
@@ -61,13 +62,38 @@ def test_other_families_are_refused(copy: Path, cache: Path) -> None:
             find_base(str(copy), cache)
 
 
+def test_models_that_take_more_than_a_latent_are_refused(copy: Path, cache: Path) -> None:
+    config = copy / "unet" / "config.json"
+    record = json.loads(config.read_text())
+    config.write_text(json.dumps({**record, "in_channels": 9}))
+    with pytest.raises(RequestError, match=r"takes 9 channels where the latent has 4 \(an inpainting"):
+        find_base(str(copy), cache)
+
+
+def test_a_file_replaced_by_one_of_equal_size_and_time_is_read_again(copy: Path, cache: Path) -> None:
+    before = find_base(str(copy), cache).base_id
+    weights = copy / "vae" / "diffusion_pytorch_model.safetensors"
+    old = weights.stat()
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    (copy / "new").write_bytes(data)
+    os.utime(copy / "new", ns=(old.st_atime_ns, old.st_mtime_ns))
+    (copy / "new").replace(weights)
+    assert weights.stat().st_mtime_ns == old.st_mtime_ns
+    assert find_base(str(copy), cache).base_id != before
+
+
 @pytest.mark.parametrize(
     ("file", "content", "complaint"),
     [
         ("unet/config.json", "{", "unet/config.json cannot be read"),
         ("unet/config.json", "{}", "lacks 'sample_size'"),
         ("model_index.json", "[]", "no JSON object"),
-        ("vae/diffusion_pytorch_model.safetensors", None, "vae holds no .safetensors weights"),
+        (
+            "vae/diffusion_pytorch_model.safetensors",
+            None,
+            "vae holds no full-precision .safetensors weights; convert",
+        ),
         ("scheduler/scheduler_config.json", None, "scheduler_config.json cannot be read"),
         ("tokenizer", None, "tokenizer is missing"),
     ],

@@ -181,8 +181,23 @@ def test_listing_is_sorted_and_leaves_out_what_is_no_image(tmp_path: Path) -> No
     (tmp_path / "._image-000.png").write_bytes(b"left by a file manager")
     (tmp_path / "notes.md").write_text("hello")
     (tmp_path / "UPPER.PNG").write_bytes((tmp_path / "image-000.png").read_bytes())
-    names = [path.name for path in list_images(tmp_path)]
-    assert names == ["UPPER.PNG", "image-000.png", "image-001.png", "image-002.png"]
+    for name in ("a.heic", "b.HEIC"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "more").mkdir()
+    images, notes = list_images(tmp_path)
+    assert [path.name for path in images] == ["UPPER.PNG", "image-000.png", "image-001.png", "image-002.png"]
+    assert notes[:2] == ["2 .heic files are not read", "1 .md files are not read"]
+    assert notes[2].startswith("1 folders inside of")
+
+
+def test_a_camera_photo_with_a_preview_behind_it_is_its_first_picture(tmp_path: Path) -> None:
+    photo, preview = Image.new("RGB", (16, 16), (200, 30, 30)), Image.new("RGB", (8, 8))
+    photo.save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=[preview])
+    with Image.open(tmp_path / "phone.jpg") as stored:
+        assert getattr(stored, "n_frames", 1) == 2
+    image = read_image(tmp_path / "phone.jpg")
+    assert image.size == (16, 16)
+    assert image.getpixel((8, 8)) == pytest.approx((200, 30, 30), abs=3)
 
 
 def test_a_folder_of_other_files_says_which(tmp_path: Path) -> None:

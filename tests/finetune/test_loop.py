@@ -2,10 +2,15 @@
 
 from collections.abc import Callable
 import json
+import os
 from pathlib import Path
 import signal
+import subprocess
+import sys
 from typing import Any
 
+from accelerate import Accelerator
+import psutil
 import pytest
 from safetensors.torch import load_file
 import torch
@@ -14,9 +19,11 @@ from conf.errors import RequestError, WorkError
 from curves.recommendation import CellAnswer, Recommendation, write_recommendation
 from curves.run_folder import RunFolder
 from finetune import loop
+from finetune.backbone import Backbone
 from finetune.methods import trainable_parameters
 from finetune.setup import Run
-from tests.finetune.tiny_pipeline import make_pipeline, read_curve
+from tests.finetune.tiny_pipeline import make_images, make_pipeline, read_curve
+from tests.sweep.harness import ROOT, wait_until
 import train
 
 Train = Callable[..., int]
@@ -206,6 +213,36 @@ def test_accumulated_batches_equal_one_big_batch(run_train: Train, tmp_path: Pat
         assert other_losses == pytest.approx(big_losses, rel=1e-4)
 
 
+def test_the_gradient_of_accumulated_batches_has_the_size_of_one_big_batch(
+    run_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms: list[float] = []
+    clip = Accelerator.clip_grad_norm_
+
+    def recording(self: Accelerator, *arguments: Any) -> Any:
+        norm = clip(self, *arguments)
+        norms.append(float(norm))
+        return norm
+
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", recording)
+    for batch, accumulation in ((4, 1), (2, 2), (1, 4)):
+        options = [f"optimizer.batch_size={batch}", f"optimizer.accumulation={accumulation}"]
+        run_train(tmp_path / str(batch), "budget.max_steps=1", "method=text_to_image", *options)
+    assert len(norms) == 3 and norms[0] > 0
+    assert norms[1:] == pytest.approx([norms[0]] * 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("overflows", [2, 1000])
+def test_overflowing_gradients_are_computed_again(
+    run_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overflows: int
+) -> None:
+    skipped = iter([True] * overflows + [False] * 1000)
+    monkeypatch.setattr(Accelerator, "optimizer_step_was_skipped", property(lambda _: next(skipped)))
+    folder = RunFolder(tmp_path / "run")
+    assert run_train(folder.path, "budget.max_steps=4") == (0 if overflows == 2 else 1)
+    assert folder.outcome() == ("complete" if overflows == 2 else "diverged")
+
+
 @pytest.mark.parametrize("outcome", ["pruned", "stopped"])
 def test_a_stop_file_ends_the_run_at_the_next_step(
     run_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: str
@@ -311,6 +348,7 @@ def test_a_crash_is_recorded_and_the_next_start_begins_anew(
     status = folder.read_status()
     assert status is not None
     assert (status.outcome, status.reason) == ("crashed", "ValueError: a bug")
+    assert "in fail" in folder.log.read_text(encoding="utf-8")  # the traceback stays
     assert [point.step for point in folder.points()] == [0, 4]
     assert run_train(folder.path, "budget.max_steps=6") == 0
     assert [line["step"] for line in read_curve(folder.path)] == [0, 4, 5, 6]
@@ -326,6 +364,54 @@ def test_sigterm_leaves_a_training_state(
     assert status is not None
     assert (status.outcome, status.step, status.reason) == ("preempted", 2, "asked to end by SIGTERM")
     assert (folder.checkpoints / "last").is_dir()
+
+
+def test_sigterm_while_encoding_ends_before_training(
+    run_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, encoded = Backbone.encode_image, []
+
+    def encoding(self: Backbone, pixels: torch.Tensor) -> Any:
+        encoded.append(signal.raise_signal(signal.SIGTERM))
+        return encode(self, pixels)
+
+    monkeypatch.setattr(Backbone, "encode_image", encoding)
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(WorkError, match="asked to end by SIGTERM"):
+        run_train(folder.path, "budget.max_steps=20", f"cache_dir={tmp_path / 'cache'}")
+    assert (folder.outcome(), len(encoded)) == ("preempted", 1)
+    monkeypatch.undo()
+    assert run_train(folder.path, "budget.max_steps=4", f"cache_dir={tmp_path / 'cache'}") == 0
+
+
+@pytest.mark.parametrize("key", ["run_dir", "cache_dir"])
+def test_places_that_cannot_be_written_are_named(run_train: Train, tmp_path: Path, key: str) -> None:
+    taken = tmp_path / "file"
+    taken.write_text("not a folder")
+    for place in (taken, taken / "below"):
+        with pytest.raises(RequestError, match=f"{key}={place}: cannot be .*choose another folder"):
+            run_train(tmp_path / "run", "budget.max_steps=4", f"{key}={place}")
+    assert taken.read_text() == "not a folder"
+
+
+def test_an_image_whose_name_is_not_utf8_trains(run_train: Train, tmp_path: Path) -> None:
+    photos = make_images(tmp_path / "photos", 12)
+    for suffix in (".png", ".txt"):
+        name = os.fsdecode(b"caf\xe9") + suffix
+        (photos / f"image-000{suffix}").rename(photos / name)
+    folder = RunFolder(tmp_path / "run")
+    assert run_train(folder.path, "budget.max_steps=4", f"dataset.path={photos}") == 0
+    (photos / (os.fsdecode(b"caf\xe9") + ".txt")).write_text("")
+    with pytest.raises(RequestError, match="is empty"):
+        run_train(tmp_path / "other", "budget.max_steps=4", f"dataset.path={photos}")
+    status = RunFolder(tmp_path / "other").read_status()
+    assert status is not None and status.outcome == "config_error"
+
+
+def test_every_prompt_that_is_given_is_drawn(run_train: Train, tmp_path: Path) -> None:
+    overrides = ["samples.prompts=[a,b,c,d,e,f]", "samples.count=1", "samples.inference_steps=1"]
+    assert run_train(tmp_path / "run", "budget.max_steps=2", *overrides) == 0
+    assert len(list((tmp_path / "run" / "samples").glob("step-000000-*.png"))) == 6
 
 
 def test_a_training_state_of_another_configuration_is_refused(
@@ -388,6 +474,35 @@ def test_an_offline_tracker_writes_inside_of_the_run_folder(
     overrides = ["tracker=wandb", "tracker.mode=offline", "samples.count=1", "samples.inference_steps=1"]
     assert run_train(tmp_path / "run", "budget.max_steps=2", *overrides) == 0
     assert list((tmp_path / "run").glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_a_tracker_that_dies_costs_the_run_nothing(base_overrides: list[str], tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    wanted = [f"run_dir={folder.path}", "budget.max_steps=100000", "tracker=wandb", "tracker.mode=offline"]
+    command = [sys.executable, str(ROOT / "train.py"), *base_overrides, *wanted]
+    # Without the address of the service that an earlier test may have started in this process.
+    environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
+    with (tmp_path / "output").open("w") as output:
+        process = subprocess.Popen(command, stderr=output, env=environment)
+    try:
+        wait_until(lambda: len(folder.points()) > 2, "three evaluations")
+        trackers = [
+            item for item in psutil.Process(process.pid).children(recursive=True) if "wandb" in item.name()
+        ]
+        assert trackers
+        for tracker in trackers:
+            tracker.kill()
+        seen = len(folder.points())
+        wait_until(lambda: len(folder.points()) > seen + 1, "two more evaluations")
+        folder.request_stop("stopped", "enough")
+        status = process.wait(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    said = (tmp_path / "output").read_text(encoding="utf-8")
+    assert status == 0, said
+    assert said.count("wandb failed") == 1
+    assert folder.outcome() == "stopped"
 
 
 def test_a_recommended_budget_trains_as_the_matching_cell_says(

@@ -1,12 +1,15 @@
 """Real supervisor processes over the stand-in trainer."""
 
 from collections.abc import Callable
+import fcntl
 import json
 import os
 from pathlib import Path
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from typing import Any
 
@@ -35,7 +38,7 @@ class Sweep:
         self.runs_dir = folder / "my runs, a=b"  # a path that needs quoting
         self.study = self.runs_dir / "s"
         self.hold = folder / "go"  # trainers told to `hold` wait for this file
-        self._started: list[subprocess.Popen[str]] = []
+        self._started: list[subprocess.Popen[Any]] = []
 
     def arguments(self, *overrides: str) -> list[str]:
         return [
@@ -72,6 +75,24 @@ class Sweep:
         )
         self._started.append(process)
         return process
+
+    def start_in_terminal(self, *arguments: str, **stand_in: Any) -> "tuple[subprocess.Popen[bytes], int]":
+        """A command that leads a terminal of its own; the process and our end of the terminal."""
+        ours, its = pty.openpty()
+        os.set_blocking(ours, False)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sweep", *arguments],
+            cwd=ROOT,
+            env={**os.environ, "STAND_IN": json.dumps(stand_in), "TERM": "xterm-256color"},
+            stdin=its,
+            stdout=its,
+            stderr=its,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(its)
+        self._started.append(process)
+        return process, ours
 
     def run(self, *overrides: str, status: int = 0, **stand_in: Any) -> str:
         """Run a study to its end; its output."""

@@ -1,5 +1,7 @@
 """From overrides to cells: products, labels, spaces, and one clear line for every mistake."""
 
+from pathlib import Path
+
 import pytest
 
 from conf.errors import RequestError
@@ -68,6 +70,52 @@ WRONG = [
         ["methods", "method"],
     ),
     (["space.parameters=[{name: optimizer.lr, low: 1, high: 2, when: {method: x}}]"], ["method=x", "lora"]),
+    (
+        ["space.parameters=[{name: optimizer.batch_size, choices: [4, 0]}]"],
+        ["optimizer.batch_size=0", "1 or more"],
+    ),
+    (
+        ["space.parameters=[{name: optimizer.batch_size, choices: [4, many]}]"],
+        ["optimizer.batch_size", "many"],
+    ),
+    (
+        ["space.parameters=[{name: captions.dropout, low: 0.5, high: 1.5}]"],
+        ["captions.dropout=1.5", "[0, 1)"],
+    ),
+    (
+        ["space.parameters=[{name: optimizer.batch_size, low: 1, high: 8}]"],
+        ["optimizer.batch_size", "Integer"],
+    ),
+    (["space.parameters=[{name: optimizer.lr, low: 1e-4, high: inf}]"], ["optimizer.lr", "finite bounds"]),
+    (
+        ["space.parameters=[{name: seed, low: 0, high: 9, integer: true, first: 2.5}]"],
+        ["first=2.5", "whole first value"],
+    ),
+    (
+        ["space.parameters=[{name: optimizer.warmup_steps, low: 0, high: 400, integer: true}]"],
+        ["optimizer.warmup_steps=400", "below budget.max_steps=400"],
+    ),
+    (
+        ["space.parameters=[{name: dataset_size, choices: [n4, n1024]}]"],
+        ["dataset_size=n1024", "1040 are needed"],
+    ),
+    (["method=[lora,text_to_image]"], ["sweep.factors.method=[lora,text_to_image]"]),
+    (["resolution=512"], ["resolution=512", "px512"]),
+    (["dataset=folder", "dataset.path=no/such"], ["dataset.path=no/such", "folder"]),
+    (["dataset=folder", "dataset.path=sweep"], ["dataset.path=sweep", "holds no images"]),
+    (["sweep.factors.dataset_size=[n4,n1024]"], ["dataset_size=n1024", "images", "1040 are needed"]),
+    (["base_model=custom", "base_model.path=docs"], ["base_model.path=docs", "model_index.json"]),
+    (["base_model=custom", "base_model.path=./gone"], ["base_model.path=./gone", "no such folder"]),
+    (
+        ["budget=recommended", "budget.study=runs/demo"],
+        ["budget=recommended", "budget=fixed budget.max_steps="],
+    ),
+    (["stopping=patience", "stopping.parameters.patients=3"], ["stopping=patience", "patients", "patience"]),
+    (
+        ["sweep.pruner.name=median", "sweep.pruner.parameters.patience=3"],
+        ["sweep.pruner.parameters", "patience"],
+    ),
+    ([f"study={'x' * 300}"], ["study=xxx", "at most"]),
     (["space.parameters=[{name: seed, low: 1, high: 2}, {name: seed, low: 1, high: 3}]"], ["seed", "twice"]),
 ]
 
@@ -80,3 +128,16 @@ def test_mistakes_are_one_clear_line(overrides: list[str], words: list[str]) -> 
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+def test_images_are_counted_as_the_trainer_counts_them(tmp_path: Path) -> None:
+    for index in range(12):
+        (tmp_path / f"{index}.PNG").touch()
+    for name in (".hidden.png", "0.txt", "notes.md"):
+        (tmp_path / name).touch()
+    dataset = ["dataset=folder", f"dataset.path={tmp_path}", "dataset.held_out=8"]
+    assert len(make_request([*dataset, "dataset_size=n4"]).cells) == 1
+    with pytest.raises(RequestError, match=r"holds 12 images, 16 are needed: 8 to train on .*held_out=8"):
+        make_request([*dataset, "dataset_size=n8"])
+    with pytest.raises(RequestError, match=r"holds 12 images, 13 are needed: at least 1"):
+        make_request([*dataset[:2], "dataset.held_out=12"])

@@ -1,5 +1,7 @@
 """The command line without any trainer: plan, usage, refusals."""
 
+from collections.abc import Callable
+import errno
 import os
 from pathlib import Path
 import subprocess
@@ -8,12 +10,16 @@ import sys
 import pytest
 
 from conf.compose import load_config
-from conf.errors import RequestError
+from conf.errors import RequestError, exit_status
+from conf.schema import Evaluation
+from curves.point import Point
 from curves.run_folder import RunFacts, RunFolder, Status, Verdict
 from sweep.cells import make_request
+from sweep.clock import duration
 from sweep.commands import main
 from sweep.cost import evaluation_count, expected_cost, read_earlier_runs
 from sweep.record import StudyFolder, write_record
+from sweep.rows import row_of
 from tests.sweep.harness import ROOT
 
 
@@ -28,6 +34,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.path.mkdir(parents=True)
     folder.write_facts(RunFacts(cell, {"lr": 1e-3, "batch": 8}, 0, 64, 0.064, None, 8, "old", 0))
     folder.write_status(Status("ended", 64, "complete", seconds_per_step=0.5, max_steps=64))
+    for step in (0, 4, 16, 64):
+        folder.append_point(Point(step, val_loss=1.0, wall_s=step * 0.5 + 8.0))
     folder.write_verdict(Verdict("complete"))
     return request.folder
 
@@ -54,9 +62,11 @@ def test_plan_uses_earlier_runs_and_what_is_done(study: Path, capsys: pytest.Cap
     assert "2 trials in" in text
     earlier = read_earlier_runs(study.parent)
     config = load_config(["budget.max_steps=100", "optimizer.batch_size=4"])
-    assert expected_cost(config, earlier).seconds == pytest.approx(
-        100 * 0.25 + 10
-    )  # half the images, half the time
+    # Half the images in half the time; the earlier run spent 8 s beside its steps on 4 evaluations.
+    expected = 100 * 0.25 + evaluation_count(config) * 2.0 + 10
+    assert expected_cost(config, earlier).seconds == pytest.approx(expected)
+    assert f"about {duration(expected_cost(load_config(arguments[2:]), earlier).seconds)} each" in text
+    assert "if every trial takes all of its steps" in text
     other = load_config(["budget.max_steps=100", "resolution=px48"])
     assert "base model" in expected_cost(other, earlier).source
 
@@ -70,6 +80,7 @@ def test_status_of_a_study_that_nobody_runs(study: Path, capsys: pytest.CaptureF
     assert main(["status", str(study)]) == 0
     assert "1 of 3 trials done" in capsys.readouterr().out
     assert main(["status", "study=old", f"runs_dir={study.parent}"]) == 0
+    assert main(["status", "study='old'", f"runs_dir='{study.parent}'"]) == 0  # quoted as for `run`
     assert main(["status", f"runs_dir={study.parent}"]) == 0
 
 
@@ -87,9 +98,19 @@ WRONG = [
     (["plan", "--multirun"], ["--multirun", "--help"]),
     (
         ["run", "study=old", "budget.max_steps=65", "sweep.trials=3"],
-        ["budget.max_steps=65", "64", "resume old"],
+        ["budget.max_steps=65", "64", "python -m sweep resume /"],
     ),
-    (["plan", "study=old", "budget.max_steps=64", "sweep.trials=5"], ["sweep.trials=5", "sweep.trials=3"]),
+    (
+        ["run", "study=old", "budget.max_steps=64", "sweep.trials=5"],
+        ["sweep.trials=5", "3 trials a cell", "python -m sweep resume /", "/old sweep.trials=5"],
+    ),
+    (["plan", "study=old", "budget.max_steps=64", "sweep.trials=2"], ["sweep.trials=2", "sweep.trials=3"]),
+    (
+        ["run", "study=old", "budget.max_steps=64", "sweep.trials=3", "launch.processes=2"],
+        ["launch.processes=2", "launch.processes=1"],
+    ),
+    (["resume", "old", "launch.processes=2"], ["launch.processes=2", "keeps its settings"]),
+    (["resume", "old", "launch={processes: 2}"], ["launch.processes=2", "launch.processes=1"]),
     (["resume"], ["name one study", "old"]),
     (["resume", "gone"], ["study=gone", "there are old"]),
     (["resume", "old", "optimizer.lr=1"], ["optimizer.lr=1", "keeps its settings"]),
@@ -110,6 +131,56 @@ def test_wrong_requests_are_one_clear_line(study: Path, arguments: list[str], wo
     for word in words:
         assert word in str(caught.value)
     assert sorted(path for path in study.rglob("*") if path.name != "supervisor.lock") == before
+
+
+@pytest.mark.parametrize("below", ["", "/deeper"])
+def test_place_that_takes_no_study(tmp_path: Path, below: str) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(RequestError, match=r"runs_dir=.*/file.*, study=x: .*or name another place"):
+        main(["run", "study=x", f"runs_dir={file}{below}"])
+
+
+def test_failing_files_end_a_command_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def full() -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/x/status.json")
+
+    assert exit_status(full) == 1
+    said = capsys.readouterr().err
+    assert said == (
+        "failed: runs/x/status.json: No space left on device: free space, then run the same command again\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda text: text.replace("trials: 3\n", "", 1), "the key `trials` is missing"),
+        (lambda text: text.replace("created:", "made:", 1), "the key `created` is missing"),
+        (lambda text: text + "\n  torn: [", "restore the file"),
+        (lambda text: "", "not a study record"),
+    ],
+)
+def test_damaged_record_is_one_line(
+    study: Path, tmp_path: Path, damage: Callable[[str], str], words: str
+) -> None:
+    record = StudyFolder(tmp_path / "s").record
+    record.parent.mkdir()
+    record.write_text(damage((study / "study.yaml").read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(RequestError) as caught:
+        main(["resume", str(record.parent)])
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_time_left_counts_the_evaluations_on_the_way(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "0000-n8-lora-native-tiny")
+    folder.path.mkdir()
+    folder.write_status(Status("running", 16, seconds_per_step=0.5, max_steps=64))
+    for step, wall in ((0, 3.0), (4, 8.0), (8, 13.0), (16, 20.0)):
+        folder.append_point(Point(step, val_loss=1.0, wall_s=wall))
+    row = row_of(folder, "cell", Evaluation(first_step=4, ratio=2.0))
+    assert row.eta_s == pytest.approx(48 * 0.5 + 2 * 3.0)  # at 32 and 64, as long as the four before
 
 
 def test_exit_status_and_no_traceback() -> None:

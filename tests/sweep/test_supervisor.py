@@ -1,13 +1,22 @@
 """Whole sweeps with real processes: to the end, through crashes, kills, Ctrl-C, and on again."""
 
+import contextlib
 import json
+import os
+from pathlib import Path
+import shlex
+import shutil
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import yaml
 
 from curves.run_folder import RunFolder
-from tests.sweep.harness import Sweep, wait_until
+from sweep.supervisor import AGAIN_S
+from tests.sweep.harness import ROOT, Sweep, wait_until
 
 
 def evaluated(folder: RunFolder, count: int = 2) -> bool:
@@ -76,7 +85,10 @@ def test_killed_and_crashed_trainers_do_not_end_the_sweep(sweep: Sweep) -> None:
 
 def test_every_trial_of_a_cell_failing_is_a_failure(sweep: Sweep) -> None:
     output = sweep.run(crash=[0, 1, 2], status=1)
-    assert "every trial failed in n8-lora-native-tiny" in output
+    assert "every trial failed in n8-lora-native-tiny: exit status 1: RuntimeError: told to crash" in output
+    assert f"python -m sweep resume {shlex.quote(str(sweep.study))} sweep.trials=6" in output
+    sweep.resume("sweep.trials=6")  # once the cause is gone
+    assert sweep.states() == {"COMPLETE": 3, "FAIL": 3}
 
 
 def test_configuration_error_ends_the_sweep_at_once(sweep: Sweep) -> None:
@@ -93,12 +105,13 @@ def test_interrupt_stops_cleanly_and_resume_continues_in_the_same_folders(sweep:
     folders = running(sweep, 2)
     process.send_signal(signal.SIGINT)
     output = sweep.end_of(process, 130)
-    assert "resume" in output
     assert sweep.trainers() == []
     assert sweep.outcomes() == ["preempted"] * 2
     assert sweep.states() == {"RUNNING": 2}
     parameters = [folder.read_facts().hyperparameters for folder in folders]
-    output = sweep.resume()
+    printed = shlex.split(output.split("continue with: ", 1)[1].splitlines()[0])
+    assert printed[:3] == ["python", "-m", "sweep"]  # copied from the screen, it works: spaces are quoted
+    output = sweep.end_of(sweep.start(*printed[3:]), 0)
     assert "continued 0000" in output
     assert [folder.read_facts().hyperparameters for folder in folders] == parameters
     assert [len(sweep.sessions(folder)) for folder in sweep.folders()] == [2, 2, 1]
@@ -167,14 +180,70 @@ def test_resume_waits_for_a_trainer_that_outlives_its_supervisor(sweep: Sweep) -
     assert sweep.states() == {"COMPLETE": 3}
 
 
-def test_second_interrupt_kills_at_once(sweep: Sweep) -> None:
+def reasons(sweep: Sweep) -> list[str]:
+    return [verdict.reason for folder in sweep.folders() if (verdict := folder.read_verdict()) is not None]
+
+
+@pytest.mark.parametrize("by_request", [False, True])
+def test_interrupt_while_stopping_kills_and_says_so(sweep: Sweep, by_request: bool) -> None:
     process = sweep.start("run", *sweep.arguments("launch.grace_s=3600"), hang=[0, 1])
     wait_until(lambda: len(list(sweep.study.glob("trials/*/hanging"))) == 2, "two hanging trainers")
-    process.send_signal(signal.SIGINT)
+    if by_request:
+        (sweep.study / "stop.json").write_text("{}")  # as `sweep stop` does
+    else:
+        process.send_signal(signal.SIGINT)
     wait_until(lambda: all(folder.stop_request.exists() for folder in sweep.folders()), "the request to stop")
+    since = time.monotonic()
+    wait_until(lambda: time.monotonic() - since > AGAIN_S, "a Ctrl-C that is meant as another one")
     process.send_signal(signal.SIGINT)
     sweep.end_of(process, 130)
     assert sweep.trainers() == []
+    said = "asked by `sweep stop`; killed by Ctrl-C" if by_request else "Ctrl-C; killed by a second Ctrl-C"
+    assert reasons(sweep) == [said] * 2
+
+
+def test_the_same_signal_twice_is_one_request(sweep: Sweep) -> None:
+    """As `timeout` and service managers send it: to the process and to its group."""
+    process = sweep.start("run", *sweep.arguments("launch.grace_s=2"), hang=[1], hold=str(sweep.hold))
+    wait_until(lambda: list(sweep.study.glob("trials/*/hanging")), "a hanging trainer")
+    running(sweep, 2)
+    process.send_signal(signal.SIGTERM)
+    wait_until(lambda: sweep.folders()[1].stop_request.exists(), "the request to stop")
+    process.send_signal(signal.SIGTERM)
+    sweep.end_of(process, 143)
+    assert reasons(sweep) == ["SIGTERM", "SIGTERM; did not end by itself within 2 s"]
+    assert has_checkpoint(sweep.folders()[0])
+
+
+def has_checkpoint(folder: RunFolder) -> bool:
+    return (folder.checkpoints / "last" / "state.json").exists()
+
+
+def test_closed_terminal_stops_cleanly(sweep: Sweep) -> None:
+    process, terminal = sweep.start_in_terminal("run", *sweep.arguments(), hold=str(sweep.hold))
+
+    def two_run() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            os.read(terminal, 65536)
+        return sum(evaluated(folder) for folder in sweep.folders()) >= 2
+
+    wait_until(two_run, "two trials with evaluations")
+    os.close(terminal)
+    assert process.wait(60) == 128 + signal.SIGHUP
+    assert sweep.outcomes() == ["preempted"] * 2
+    assert all(has_checkpoint(folder) for folder in sweep.folders())
+    assert reasons(sweep) == ["SIGHUP"] * 2
+
+
+def test_reader_that_goes_away_does_not_end_the_sweep(sweep: Sweep) -> None:
+    process = sweep.start("run", *sweep.arguments(), hold=str(sweep.hold))
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()  # as `| head -1`
+    running(sweep, 2)
+    sweep.hold.touch()
+    assert process.wait(60) == 0
+    assert sweep.outcomes() == ["complete"] * 3
 
 
 def test_median_pruner_ends_a_poor_trial(sweep: Sweep) -> None:
@@ -219,3 +288,97 @@ def test_one_supervisor_a_study_and_stop_from_another_terminal(sweep: Sweep) -> 
 def test_command_that_cannot_be_started(sweep: Sweep) -> None:
     output = sweep.run("launch.command=[/nowhere/trainer]", status=2)
     assert "launch.command=/nowhere/trainer" in output
+
+
+def test_log_that_cannot_be_written_is_not_blamed_on_the_command(sweep: Sweep) -> None:
+    process = sweep.start("run", *sweep.arguments("launch.slots=1"), hold=str(sweep.hold))
+    (folder,) = running(sweep, 1)
+    process.send_signal(signal.SIGINT)
+    sweep.end_of(process, 130)
+    folder.log.unlink()
+    folder.log.mkdir()
+    output = sweep.resume(status=1)
+    assert f"failed: {folder.log}: Is a directory" in output
+    assert "launch.command" not in output
+    assert "python -m sweep resume" in output
+
+
+def test_run_folder_that_is_gone_is_replaced(sweep: Sweep) -> None:
+    sweep.run()
+    shutil.rmtree(sweep.folders()[1].path)
+    output = sweep.resume()
+    assert "0001-n8-lora-native-tiny: its run folder is gone; another trial takes its place" in output
+    assert [folder.path.name[:4] for folder in sweep.folders()] == ["0000", "0002", "0003"]
+    assert sweep.outcomes() == ["complete"] * 3
+    sweep.resume()
+    assert len(sweep.folders()) == 3
+
+
+def test_runs_without_their_journal_are_refused(sweep: Sweep) -> None:
+    sweep.run("sweep.trials=1")
+    (sweep.study / "journal.log").unlink()
+    output = sweep.resume(status=2)
+    assert "0000-n8-lora-native-tiny" in output
+    assert "does not know this run: restore the journal" in output
+    assert [len(sweep.sessions(folder)) for folder in sweep.folders()] == [1]
+
+
+def journal_lines(sweep: Sweep) -> tuple[Path, list[bytes]]:
+    journal = sweep.study / "journal.log"
+    return journal, journal.read_bytes().splitlines(keepends=True)
+
+
+def sampled(sweep: Sweep, folder: RunFolder) -> list[str]:
+    return [item for item in sweep.sessions(folder)[0]["overrides"] if item.startswith("optimizer.")]
+
+
+def test_kill_between_asking_and_sampling(sweep: Sweep) -> None:
+    sizes = "{name: optimizer.batch_size, choices: [1, 2, 3, 5, 7]}"
+    rates = "{name: optimizer.lr, low: 0.001, high: 0.01, log: true}"
+    sweep.run(f"space.parameters=[{rates}, {sizes}]", "sweep.trials=2", "launch.slots=1")
+    last = sweep.folders()[1]
+    before = sampled(sweep, last)
+    journal, lines = journal_lines(sweep)
+    created = [index for index, line in enumerate(lines) if json.loads(line)["op_code"] == 4]
+    journal.write_bytes(b"".join(lines[: created[-1] + 1]))
+    shutil.rmtree(last.path)  # which is made after sampling
+    assert sweep.states() == {"COMPLETE": 1, "RUNNING": 1}
+    sweep.resume()
+    assert sampled(sweep, sweep.folders()[1]) == before
+    assert len(before) == 2
+    assert sweep.states() == {"COMPLETE": 2}
+
+
+def test_damaged_line_of_a_curve_is_passed_over(sweep: Sweep) -> None:
+    sweep.run("launch.slots=1")
+    journal, lines = journal_lines(sweep)
+    told = [index for index, line in enumerate(lines) if json.loads(line)["op_code"] == 6]
+    journal.write_bytes(b"".join(lines[: told[-1]]))
+    curve = sweep.folders()[2].curve
+    points = curve.read_bytes().splitlines(keepends=True)
+    curve.write_bytes(b"".join([*points[:2], b"\0\0damaged\n", *points[3:]]))
+    sweep.resume()
+    assert sweep.states() == {"COMPLETE": 3}
+
+
+def test_damaged_journal_is_named_with_its_line(sweep: Sweep) -> None:
+    sweep.run("sweep.trials=1")
+    journal, lines = journal_lines(sweep)
+    journal.write_bytes(b"".join([*lines[:2], b"{damaged\n", *lines[3:]]))
+    output = sweep.resume(status=1)
+    assert f"{journal}: line 3 is damaged: restore the file" in output
+
+
+def test_status_in_a_pipe_is_not_cut(sweep: Sweep) -> None:
+    sweep.run("sweep.factors={base_model: [tiny], captions: [file], optimizer: [adamw], memory: [normal]}")
+    name = sweep.folders()[0].path.name.split("-", 1)[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "sweep", "status", str(sweep.study)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={key: value for key, value in os.environ.items() if key != "COLUMNS"},
+    )
+    assert done.stdout.count(name) == 3
+    assert done.stdout.count("complete") == 3

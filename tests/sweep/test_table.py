@@ -37,6 +37,21 @@ def test_table_fits_its_terminal(width: int) -> None:
         assert word in text
 
 
+@pytest.mark.parametrize("width", [40, 50, 60, 70])
+def test_narrow_table_keeps_step_and_outcome(width: int) -> None:
+    rows = [
+        Row(0, "n1024-text_to_image-px1024-custom", 123, 240, [1.0, 0.9], 70.0),
+        Row(1, "n8-lora-native-tiny", 64, 240, [1.0, 0.9], None, "complete"),
+    ]
+    console = Console(file=io.StringIO(), width=width, height=24)
+    console.print(draw(Totals("demo", 1, 1, 2), rows, width, 24))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(len(line) <= width for line in text.splitlines())
+    for word in ("0000", "123/240", "running", "complete", "n8-lora"):
+        assert word in text
+    assert ("0.9000" in text) == (width >= 50)
+
+
 def test_all_running_trials_are_shown_before_ended_ones() -> None:
     rows = [Row(number, "cell", outcome="complete" if number < 50 else None) for number in range(60)]
     console = Console(file=io.StringIO(), width=80, height=24)

@@ -6,7 +6,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_/.+-]*")  # read by Hydra as a string without quotes
+_PLAIN = re.compile(r"/?[A-Za-z_][A-Za-z0-9_/.+-]*")  # read by Hydra as a string without quotes
 _WORDS = frozenset(("null", "true", "false", "inf", "nan"))  # unless it is one of these, in any case
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INTERPOLATION = re.compile(r"(\\*)\$\{")

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 import pytest
 
 from conf.compose import load_config
-from sweep.quoting import override, quote
+from conf.quoting import override, quote
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")).filter(
     lambda text: text != "???"

@@ -1,0 +1,21 @@
+"""Inputs that the configuration names: where their paths lead, and which files count as images."""
+
+from pathlib import Path
+
+from conf.compose import PROJECT_ROOT
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jfif")
+
+
+def project_path(path: str) -> Path:
+    """An input's path: absolute, or relative to the project root, or else to the working directory."""
+    given = Path(path).expanduser()
+    inside = PROJECT_ROOT / given
+    return inside if inside.exists() or not given.exists() else given.resolve()
+
+
+def may_be_hub_id(path: str) -> bool:
+    """Whether base_model.path, which is no folder, has the form of a model hub's owner/name."""
+    first = Path(path).parts[0] if path else ""
+    local = path.startswith((".", "/", "~")) or path.count("/") != 1
+    return not (local or (PROJECT_ROOT / first).is_dir() or project_path(path).exists())

@@ -1,0 +1,95 @@
+"""What every trial of a cell needs, looked for before any is started: images, base model, steps, rules.
+
+The trainer looks closer, for it opens the images. This look is quick and needs neither Pillow nor torch.
+"""
+
+from pathlib import Path
+
+from conf.errors import RequestError
+from conf.inputs import IMAGE_SUFFIXES, may_be_hub_id, project_path
+from conf.schema import Config
+
+
+def check_inputs(config: Config) -> None:
+    """Check what a cell's trials would all fail on.
+
+    Raises:
+        RequestError: the steps are not set, the images are too few, the base model is not there, or the
+            stop rule or the pruner has no such parameter.
+    """
+    _check_steps(config)
+    _check_images(config)
+    _check_base(config.base_model.path)
+    _check_rule(config)
+    _check_pruner(config)
+
+
+def _check_steps(config: Config) -> None:
+    if config.budget.study is not None or config.budget.max_steps is None:
+        raise RequestError(
+            f"budget={config.budget.name}: a sweep is what recommendations are made from: "
+            "use budget=fixed budget.max_steps=NUMBER"
+        )
+
+
+def _check_images(config: Config) -> None:
+    folder = project_path(config.dataset.path)
+    found = _count_images(folder)
+    key = f"dataset.path={config.dataset.path}"
+    if found is None:
+        raise RequestError(f"{key}: {folder} is no folder that can be read; give a folder of images")
+    if found == 0:
+        raise RequestError(f"{key}: {folder} holds no images; {', '.join(IMAGE_SUFFIXES)} are read")
+    held_out, training = config.dataset.held_out, config.dataset_size.images
+    needed = held_out + (training or 1)
+    if found < needed:
+        raise RequestError(
+            f"dataset_size={config.dataset_size.name}: dataset.path={config.dataset.path} holds {found} images, "
+            f"{needed} are needed: {training or 'at least 1'} to train on and dataset.held_out={held_out}; "
+            "add images, take a smaller dataset_size, or hold out fewer"
+        )
+
+
+def _check_base(path: str) -> None:
+    folder = project_path(path)
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise RequestError(
+                f"base_model.path={path}: {folder} holds no model_index.json; "
+                "give a folder in diffusers' layout"
+            )
+        return
+    if not may_be_hub_id(path):  # a hub id only the trainer can look up
+        raise RequestError(
+            f"base_model.path={path}: no such folder; give a folder in diffusers' layout or a hub id"
+        )
+
+
+def _check_rule(config: Config) -> None:
+    if not config.stopping.parameters:
+        return
+    from curves.stopping.registry import make_rule  # here, since it loads scipy
+
+    steps = config.budget.max_steps or 1
+    horizon = {"horizon_steps": steps, "horizon_lr_sum": steps * config.optimizer.lr}
+    try:
+        make_rule(config.stopping.name, **horizon, **config.stopping.parameters)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"stopping={config.stopping.name}: {error}") from error
+
+
+def _check_pruner(config: Config) -> None:
+    if config.sweep.pruner.name == "none":
+        return
+    from sweep.study import make_pruner  # here, since it loads Optuna
+
+    make_pruner(config.sweep.pruner, config.evaluation.first_step, config.budget.max_steps or 1)
+
+
+def _count_images(folder: Path) -> int | None:
+    """Image files by their suffix, without hidden ones; None where the folder cannot be listed."""
+    try:
+        names = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError:
+        return None
+    return sum(path.suffix.lower() in IMAGE_SUFFIXES for path in names)
