@@ -178,7 +178,9 @@ def pool(
     log_times = [np.log(part.time) for part in shapes]
     everything = np.concatenate(log_times)
     low, high = float(everything.min()), float(everything.max())
-    nodes, log_weight = _nodes((low + high) / 2, (high - low) / 2 + 0.7)
+    # The fresh run's time may lie this far from that of a run at another learning rate.
+    carried = 2 * np.hypot(SLOPE_SD, LR_BREAK) * max(abs(x) for x in ratios)
+    nodes, log_weight = _nodes((low + high) / 2, (high - low) / 2 + 0.7 + carried)
     log_weight += prior.log_density(np.exp(nodes[:, 0]))
     for run, log_time, x in zip(kept, log_times, ratios, strict=True):
         log_weight += _run_log_likelihood(run, log_time, nodes, x)

@@ -114,12 +114,16 @@ def test_an_early_bump_above_the_start_barely_moves_the_minimum() -> None:
 
 
 def test_a_far_wall_does_not_spoil_the_bottom() -> None:
-    near, truth = simulated(6, cut=3.0)
-    far, _ = simulated(6, cut=20.0)
-    assert far.loss[-1] - far.loss.min() > 3 * truth.gain
-    low, median, high = quantiles(fit(far, horizon_lr_sum=4 * truth.lr_sum))
-    assert low <= truth.lr_sum <= high and high / low < 2.5
-    assert median == pytest.approx(quantiles(fit(near, horizon_lr_sum=4 * truth.lr_sum))[1], rel=0.3)
+    held = []
+    for seed in range(6, 12):
+        near, truth = simulated(seed, cut=3.0)
+        far, _ = simulated(seed, cut=20.0)
+        assert far.loss[-1] - far.loss.min() > truth.gain
+        low, median, high = quantiles(fit(far, horizon_lr_sum=4 * truth.lr_sum))
+        assert high / low < 2.5
+        assert median == pytest.approx(quantiles(fit(near, horizon_lr_sum=4 * truth.lr_sum))[1], rel=0.3)
+        held.append(low <= truth.lr_sum <= high)
+    assert sum(held) >= 4  # of 90 % intervals
 
 
 def test_step_zero_may_be_absent() -> None:
