@@ -31,6 +31,12 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = DEADLIN
     raise AssertionError(f"waited {seconds:g} s in vain for: {what}")
 
 
+def heed_interrupts() -> None:
+    """A shell starts what is put in the background deaf to Ctrl-C and hangups, which a sweep respects: not here."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Sweep:
     """`python -m sweep` on a study of one cell (lora) in a temporary folder, with the stand-in trainer."""
 
@@ -72,6 +78,7 @@ class Sweep:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=heed_interrupts,
         )
         self._started.append(process)
         return process
@@ -88,7 +95,7 @@ class Sweep:
             stdout=its,
             stderr=its,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=lambda: (heed_interrupts(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
         )
         os.close(its)
         self._started.append(process)
