@@ -17,6 +17,7 @@ REAL = (
     "dataset_size=n4",
     "budget.max_steps=120",
     "sweep.trials=3",
+    "stopping=none",
     "samples.count=0",
     "evaluation.training_images=0",
     "tracker=none",
