@@ -96,18 +96,17 @@ def start_tracking(
 
     settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=30)
     options: dict[str, Any] = {"project": tracker.project, "name": folder.name, "group": group}
-    # Without a network what is logged offline can still be sent later.
-    for attempt, otherwise in ((mode, "logging offline, `wandb sync` sends it later"), ("offline", "")):
+    # Without a network what is logged offline can still be sent later, with `wandb sync`.
+    attempts = ["online", "offline"] if mode == "online" else [mode]
+    for attempt in attempts:
         try:
             identity = _identity(folder / "wandb" / "id.txt", resumed)
             options |= {"id": identity, "resume": "allow" if attempt == "online" else None, "mode": attempt}
             run = wandb.init(dir=str(folder), config=config, settings=settings, **options)
             return WandbTracking(run, wandb.Image)
         except Exception as error:  # a tracker must never cost a run
-            then = otherwise if mode == "online" and otherwise else "going on without it"
-            print(f"wandb cannot start ({_one_line(error)}): {then}", file=sys.stderr)
-            if mode != "online":
-                break
+            then = "without it" if attempt == attempts[-1] else "offline"
+            print(f"wandb cannot start {attempt} ({_one_line(error)}): going on {then}", file=sys.stderr)
     return NoTracking()
 
 
