@@ -22,6 +22,8 @@ class Dataset:
         0  # of the split into held-out and training images, and of the nested subsets (n8 lies inside n16)
     )
     skip_unreadable: bool = False  # go on without images that cannot be read or have no caption
+    token: str = "sks"  # rare word that names the subject, for DreamBooth's captions
+    class_word: str | None = None  # what the subject is, for example dog: of class captions and class images
 
 
 @dataclass
@@ -36,6 +38,15 @@ class Resolution:
     pixels: int | None = (
         None  # side of the square training image, a multiple of 8; null: the base model's native size
     )
+    buckets: bool = False  # keep the images' shapes: sizes of about pixels^2, of the nearest aspect ratio
+
+
+@dataclass
+class Augmentation:
+    """Variants of the training images; each is encoded once and cached, and every step draws one."""
+
+    flip: bool = False  # also the mirror image
+    crops: int = 1  # places that a crop is taken from; 1: the centre
 
 
 @dataclass
@@ -44,11 +55,28 @@ class Method:
 
     name: str = MISSING
     lr: float = MISSING  # default of optimizer.lr; the yaml takes it from the base model
-    adapter: str = "none"  # none: the whole UNet; lora: a low-rank adapter on it
+    adapter: str = "none"  # none: the whole UNet or transformer; lora: a low-rank adapter on it
+    text_encoder: str = "frozen"  # frozen, full (whole text encoders train too), lora (adapters on them)
     rank: int | None = None  # of the adapter
     alpha: float | None = None  # the adapter's output is scaled by alpha / rank
     dropout: float = 0.0  # of the adapter's input
     targets: str | None = None  # layers the adapter is on: attention, attention_ff, attention_ff_resnet
+    rslora: bool = False  # the adapter's output is scaled by alpha / sqrt(rank) instead
+    dora: bool = False  # the adapter also learns the magnitudes of the weights
+    prior_weight: float | None = None  # of the loss on class images (prior preservation); null: none
+    prior_images: int = 100  # class images; those that prior_folder lacks are drawn by the base model
+    prior_prompt: str | None = None  # of class images; null: a photo of dataset.class_word
+    prior_folder: str | None = None  # own class images; null: all are drawn by the base model
+
+
+@dataclass
+class Loss:
+    """The training loss. The held-out loss is always the base model's own, so that all runs compare."""
+
+    snr_gamma: float | None = None  # of min-SNR weights (Hang et al. 2023), 5 is usual; null: equal weights
+    noise_offset: float = 0.0  # standard deviation of an offset to each channel of the noise
+    zero_terminal_snr: bool = False  # train on pure noise at the last timestep (Lin et al. 2023)
+    timesteps: str = "auto"  # uniform, logit_normal; auto: as the base model's family is trained
 
 
 @dataclass
@@ -63,7 +91,10 @@ class LearningRates:
 @dataclass
 class BaseModel:
     name: str = MISSING
-    path: str = MISSING  # folder in diffusers' layout, or a model hub id
+    path: str = MISSING  # folder in diffusers' layout, model hub id, or a single .safetensors file
+    config: str | None = None  # of a single file: folder or hub id with its configuration; null: by its keys
+    prediction: str | None = None  # of a single file: epsilon, v_prediction; null: as its keys tell
+    allow_pickle: bool = False  # read .ckpt files, which can run code of whoever made them
     seconds_per_image: float = (
         0.02  # one training image at native resolution; only `sweep plan` uses it, before any run
     )
@@ -97,9 +128,17 @@ class Optimizer:
 
 @dataclass
 class Memory:
+    """What is traded for memory or speed; presets that every method takes."""
+
     name: str = MISSING
     precision: str = "no"  # mixed precision: no, bf16, fp16
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = False  # compute activations again in the backward pass
+    frozen_half: bool = False  # keep frozen matrices in the half precision that they are used in
+    encode_on_cpu: bool = False  # autoencoder and text encoders never come to the GPU before training
+    offload_optimizer: bool = False  # optimizer states live on the CPU, which also computes the updates
+    channels_last: bool = False
+    compile: bool = False  # torch.compile the denoiser
+    compile_backend: str = "inductor"  # of torch.compile
 
 
 @dataclass
@@ -138,6 +177,7 @@ class Evaluation:
     ratio: float = 1.189207115002721  # of the geometric grid: 2^(1/4)
     minimum_images: int = 8  # fewer held-out images are refused: their loss says too little
     training_images: int = 8  # training images whose panel is logged beside (the memorization gap); 0: none
+    class_images: int = 0  # class images whose panel is logged beside (the drift from the prior); 0: none
 
 
 @dataclass
@@ -157,6 +197,8 @@ class Samples:
 class Checkpoints:
     every: int | None = None  # steps between full training states; null: only when the run is asked to stop
     final: str = "best"  # the weights a finished run leaves: best (lowest held-out loss) or last
+    formats: list[str] = field(default_factory=lambda: ["diffusers"])  # of adapters: diffusers, kohya
+    resumable: bool = False  # a finished run keeps its training state, so that it can be lengthened
 
 
 @dataclass
@@ -234,6 +276,8 @@ class Config:
     tracker: Tracker = MISSING
     space: Space = MISSING
     launch: Launch = MISSING
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    loss: Loss = field(default_factory=Loss)
     evaluation: Evaluation = field(default_factory=Evaluation)
     samples: Samples = field(default_factory=Samples)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)

@@ -23,6 +23,7 @@ class Panel:
         resolution: pixels.
         dtype: of the forward pass.
         noise_seed: of the counter-based generator, together with image content and stratum.
+        shape: of the images: None for squares, buckets for rectangles of about the same area.
     """
 
     images: list[str]
@@ -32,11 +33,13 @@ class Panel:
     resolution: int
     dtype: str
     noise_seed: int = 0
+    shape: str | None = None
 
     @property
     def name(self) -> str:
         """Hash of the content: the panel's name in every point."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        content = {key: value for key, value in asdict(self).items() if value is not None}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -1,48 +1,88 @@
-"""Stable Diffusion 1 and 2 in memory: the parts of a base model, each loaded when it is first needed."""
+"""A base model in memory: its parts, each loaded when it is first needed, and what their outputs mean."""
 
 from functools import cached_property
 import json
 from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from conf.errors import RequestError
+from conf.schema import Loss
 from finetune.base_files import BaseFiles
+from finetune.families.base import Conditioning
+from finetune.families.files import tokenizer_of
+from finetune.families.registry import make_family
 from finetune.objective import Objective
 
 
 class Backbone:
-    """The frozen parts of a base model; what one run trains is held elsewhere (methods.py)."""
+    """The parts of a base model as its files hold them; what one run trains is held elsewhere (trained.py)."""
 
-    def __init__(self, files: BaseFiles, device: torch.device) -> None:
+    def __init__(
+        self,
+        files: BaseFiles,
+        device: torch.device,
+        loss: Loss | None = None,
+        encoding_device: torch.device | None = None,
+    ) -> None:
+        """Prepare; nothing is loaded yet.
+
+        Args:
+            files: of the base model.
+            device: of training.
+            loss: options of the objective that is trained.
+            encoding_device: where autoencoder and text encoders work, `device` where None.
+        """
         self.files = files
+        self.family = make_family(files.family.name)
         self.device = device
+        self._loss = loss or Loss()
+        self._encoding_device = encoding_device or device
+        self._text: dict[str, tuple[Any, nn.Module]] = {}
 
-    def load_unet(self) -> UNet2DConditionModel:
-        """A fresh UNet in single precision.
+    def load_denoiser(self) -> nn.Module:
+        """A fresh UNet or transformer in single precision, on the CPU.
 
         Raises:
             RequestError: its files are damaged.
         """
-        unet = self._load(UNet2DConditionModel, "unet")
-        assert isinstance(unet, UNet2DConditionModel)
-        return unet
+        return self._load(self.family.denoiser_class, self.files.family.denoiser)
+
+    def load_text_encoder(self, part: str) -> nn.Module:
+        """A fresh text encoder in single precision, on the CPU, for training.
+
+        Raises:
+            RequestError: its files are damaged.
+        """
+        return self._load(self.family.text_encoder_class(part), part)
 
     @cached_property
     def vae(self) -> AutoencoderKL:
-        """The autoencoder, frozen."""
+        """The autoencoder, frozen and in single precision: in half, that of SDXL overflows."""
         vae = self._load(AutoencoderKL, "vae")
         assert isinstance(vae, AutoencoderKL)
         return vae.requires_grad_(False).eval()
 
     @cached_property
-    def scaling_factor(self) -> float:
-        """Latents times this have about unit variance."""
-        config = json.loads((self.files.path / "vae" / "config.json").read_text(encoding="utf-8"))
-        return float(config.get("scaling_factor", 0.18215))
+    def _vae_config(self) -> dict[str, Any]:
+        config: dict[str, Any] = json.loads(
+            (self.files.path / "vae" / "config.json").read_text(encoding="utf-8")
+        )
+        return config
+
+    @property
+    def _latent_scale(self) -> tuple[float, float]:
+        """(shift, factor): a latent minus the shift, times the factor, has about unit variance."""
+        config = self._vae_config
+        return float(config.get("shift_factor") or 0.0), float(config.get("scaling_factor", 0.18215))
+
+    def latent_shape(self, side: int) -> tuple[int, int, int]:
+        """(channels, h, w) of the latent of a square image."""
+        factor = 2 ** (len(self._vae_config["block_out_channels"]) - 1)
+        return int(self._vae_config.get("latent_channels", 4)), side // factor, side // factor
 
     @cached_property
     def scheduler_config(self) -> dict[str, Any]:
@@ -53,7 +93,16 @@ class Backbone:
 
     @cached_property
     def objective(self) -> Objective:
-        return Objective.from_scheduler_config(self.scheduler_config)
+        """What is trained."""
+        return self.family.objective(self.scheduler_config, self._loss)
+
+    @cached_property
+    def panel_objective(self) -> Objective:
+        """What the panel measures: the base model's own, so that all runs are measured alike."""
+        return self.family.objective(self.scheduler_config)
+
+    def sampling_scheduler(self) -> Any:
+        return self.family.sampling_scheduler(self.scheduler_config, self._loss)
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,49 +114,61 @@ class Backbone:
         Returns:
             Two tensors (channels, h/f, w/f) on the CPU.
         """
-        posterior = self.vae.to(self.device).encode(pixels[None].to(self.device)).latent_dist
+        device = self._encoding_device
+        posterior = self.vae.to(device).encode(pixels[None].to(device)).latent_dist
         return posterior.mean[0].cpu(), posterior.std[0].cpu()
+
+    def scale(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """The distribution of a latent as the denoiser takes it, from that of `encode_image`."""
+        shift, factor = self._latent_scale
+        return (mean - shift) * factor, std * factor
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Images (batch, 3, h, w) in [0, 1] from scaled latents (batch, channels, h/f, w/f)."""
         vae = self.vae.to(self.device)
+        shift, factor = self._latent_scale
         # One at a time: at 512 pixels a decoder's activations are larger than the UNet that is trained beside it.
-        images = [vae.decode(one[None] / self.scaling_factor, return_dict=False)[0] for one in latents]
+        images = [vae.decode(one[None] / factor + shift, return_dict=False)[0] for one in latents]
         self.vae.to("cpu")
         return (torch.cat(images).float() / 2 + 0.5).clamp(0, 1)
 
     def release_encoders(self) -> None:
         """Give the device's memory back once everything is encoded; `decode` brings the autoencoder back."""
-        self.__dict__.pop("_text", None)
+        self._text.clear()
         if "vae" in self.__dict__:
             self.vae.to("cpu")
 
+    def token_ids(self, part: str, caption: str) -> Tensor:
+        """(tokens,) what a text encoder reads of a caption; a long one is cut as its pipeline does."""
+        tokenizer, encoder = self._text_part(part)
+        return self.family.token_ids(part, tokenizer, encoder.config, caption)
+
     @torch.no_grad()
-    def encode_text(self, caption: str) -> Tensor:
-        """The text embedding of a caption, (tokens, width) on the CPU; a long one is cut as CLIP does."""
-        tokenizer, encoder = self._text
-        length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-        ids = tokenizer(
-            [caption], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        ).input_ids
-        embedding: Tensor = encoder(ids.to(self.device))[0][0].float().cpu()
-        return embedding
+    def encode_text(self, part: str, caption: str) -> Conditioning:
+        """What a text encoder gives the denoiser of a caption: tensors without batch dimension, on the CPU."""
+        ids = self.token_ids(part, caption)
+        encoder = self._text_part(part)[1]
+        given = self.family.encode(part, encoder, ids[None].to(self._encoding_device))
+        return {name: value[0].float().cpu() for name, value in given.items()}
 
-    @cached_property
-    def _text(self) -> tuple[Any, Any]:
+    def _text_part(self, part: str) -> tuple[Any, nn.Module]:
         """Tokenizer and text encoder; imported here, since with cached embeddings a run needs neither."""
-        from transformers import CLIPTextModel, CLIPTokenizer
-        from transformers.utils import logging
+        if part not in self._text:
+            from transformers import AutoTokenizer
+            from transformers.utils import logging
 
-        logging.disable_progress_bar()
-        try:
-            tokenizer = CLIPTokenizer.from_pretrained(self.files.path / "tokenizer")
-        except Exception as error:
-            raise self._damaged("tokenizer", error) from error
-        return tokenizer, self._load(CLIPTextModel, "text_encoder").requires_grad_(False).eval()
+            logging.disable_progress_bar()
+            folder = tokenizer_of(part)
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(self.files.path / folder, local_files_only=True)
+            except Exception as error:
+                raise self._damaged(folder, error) from error
+            encoder = self.load_text_encoder(part).requires_grad_(False).eval()
+            self._text[part] = (tokenizer, encoder.to(self._encoding_device))
+        return self._text[part]
 
-    def _load(self, kind: Any, part: str) -> Any:
+    def _load(self, kind: Any, part: str) -> nn.Module:
         """One part in single precision; a weight that its file lacks is refused, not made up at random."""
         folder: Path = self.files.path / part
         try:
@@ -119,7 +180,8 @@ class Backbone:
             raise self._damaged(
                 part, ValueError(f"{len(missing)} weights are missing, for example {missing[0]}")
             )
-        return model.to(self.device)
+        loaded: nn.Module = model
+        return loaded
 
     def _damaged(self, part: str, error: Exception) -> RequestError:
         reason = " ".join(str(error).split())[:200]
@@ -128,3 +190,5 @@ class Backbone:
             f"{part} cannot be loaded ({reason}); "
             f"download or copy it again"
         )
+
+

@@ -1,4 +1,4 @@
-"""The base model as files: a Stable Diffusion 1 or 2 folder in diffusers' layout, or a hub id. No torch."""
+"""The base model as files: a folder in diffusers' layout, or a hub id. No torch."""
 
 from dataclasses import dataclass
 import json
@@ -7,10 +7,10 @@ from typing import Any
 
 from conf.errors import RequestError
 from conf.inputs import may_be_hub_id, project_path
+from finetune.families.files import TITLES, FamilyFiles, family_of, tokenizer_of
 from finetune.paths import hash_file, hash_texts, remembered_hash
 
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-WEIGHTS = ("unet", "vae", "text_encoder")
+PARTS = ("unet", "transformer", "vae", "text_encoder*", "tokenizer*", "scheduler")
 PATTERNS = ["model_index.json", *(f"{part}/*" for part in PARTS)]
 UNWANTED = ["*.bin", "*.ckpt", "*.msgpack", "*fp16*", "*non_ema*", "*.onnx*", "*.pb"]
 
@@ -21,14 +21,20 @@ class BaseFiles:
 
     Attributes:
         path: folder in diffusers' layout.
+        family: what kind of model it is.
+        text_encoders: those of the family's that it has.
+        empty_is_zero: whether no caption is zeros instead of the embedding of an empty text (SDXL).
         base_id: hash of the content of weights and configurations, 16 hex digits.
-        vae_factor: image pixels per latent pixel, along a side.
-        native_pixels: side of the images that the UNet was trained at.
+        multiple: of which both sides of an image are, in pixels.
+        native_pixels: side of the images that the model was trained at.
     """
 
     path: Path
+    family: FamilyFiles
+    text_encoders: tuple[str, ...]
+    empty_is_zero: bool
     base_id: str
-    vae_factor: int
+    multiple: int
     native_pixels: int
 
 
@@ -41,33 +47,44 @@ def find_base(path: str, cache_dir: Path) -> BaseFiles:
     folder = project_path(path)
     if not folder.is_dir():
         folder = _from_hub(path, folder)
-    _check_kind(path, folder)
-    unet, vae = (_read_json(path, folder / part / "config.json") for part in ("unet", "vae"))
+    index = _read_index(path, folder)
+    family = _family(path, index)
+    encoders = _text_encoders(path, folder, family, index)
+    denoiser, vae = (_read_json(path, folder / part / "config.json") for part in (family.denoiser, "vae"))
     _read_json(path, folder / "scheduler" / "scheduler_config.json")
     try:
         factor = int(2 ** (len(vae["block_out_channels"]) - 1))
-        native = int(unet["sample_size"]) * factor
-        channels, latent = int(unet["in_channels"]), int(vae.get("latent_channels", 4))
+        native = int(denoiser["sample_size"]) * factor
+        channels, latent = int(denoiser["in_channels"]), int(vae.get("latent_channels", 4))
+        patch = int(denoiser.get("patch_size") or 1)
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, f"the configuration of unet or vae lacks {error}") from error
+        raise _damaged(path, f"the configuration of {family.denoiser} or vae lacks {error}") from error
     if channels != latent:
         raise RequestError(
-            f"base_model.path={path}: its UNet takes {channels} channels where the latent has {latent} (an inpainting, "
-            f"depth or upscaling model); give a text-to-image model"
+            f"base_model.path={path}: its {family.denoiser} takes {channels} channels where the latent has {latent} "
+            f"(an inpainting, depth or upscaling model); give a text-to-image model"
         )
-    return BaseFiles(folder, _identity(path, folder, cache_dir), factor, native)
+    return BaseFiles(
+        path=folder,
+        family=family,
+        text_encoders=encoders,
+        empty_is_zero=bool(index.get("force_zeros_for_empty_prompt", False)),
+        base_id=_identity(path, folder, (family.denoiser, "vae", *encoders), cache_dir),
+        multiple=factor * patch,
+        native_pixels=native,
+    )
 
 
 def check_pixels(base: BaseFiles, pixels: int) -> None:
-    """Check that the VAE can encode images of that side.
+    """Check that the base model takes images of that side.
 
     Raises:
-        RequestError: the side is not a multiple of the VAE's factor.
+        RequestError: the side is not a multiple of what the VAE, and a transformer's patches, need.
     """
-    if pixels % base.vae_factor:
-        near = max(1, round(pixels / base.vae_factor)) * base.vae_factor
+    if pixels % base.multiple:
+        near = max(1, round(pixels / base.multiple)) * base.multiple
         raise RequestError(
-            f"resolution.pixels={pixels}: this base model needs a multiple of {base.vae_factor}, "
+            f"resolution.pixels={pixels}: this base model needs a multiple of {base.multiple}, "
             f"for example {near}"
         )
 
@@ -93,26 +110,46 @@ def _from_hub(name: str, folder: Path) -> Path:
         ) from error
 
 
-def _check_kind(name: str, folder: Path) -> None:
-    """Refuse folders that are no diffusers pipeline, or one of another family."""
+def _read_index(name: str, folder: Path) -> dict[str, Any]:
+    """model_index.json of a folder in diffusers' layout."""
     if not (folder / "model_index.json").is_file():
         raise RequestError(
             f"base_model.path={name}: {folder} holds no model_index.json; give a folder in diffusers' layout"
         )
-    kind = str(_read_json(name, folder / "model_index.json").get("_class_name"))
-    if not kind.startswith("StableDiffusion") or "XL" in kind or kind.startswith("StableDiffusion3"):
+    return _read_json(name, folder / "model_index.json")
+
+
+def _family(name: str, index: dict[str, Any]) -> FamilyFiles:
+    kind = str(index.get("_class_name"))
+    family = family_of(kind)
+    if family is None:
+        raise RequestError(f"base_model.path={name}: holds a {kind}; {TITLES} can be fine-tuned")
+    return family
+
+
+def _text_encoders(
+    name: str, folder: Path, family: FamilyFiles, index: dict[str, Any]
+) -> tuple[str, ...]:
+    """The text encoders that a pipeline has; every other folder of its family is there."""
+    absent = [part for part in family.text_encoders if index.get(part, [None])[0] is None]
+    if needed := [part for part in absent if part not in family.optional and part in index]:
         raise RequestError(
-            f"base_model.path={name}: holds a {kind}; Stable Diffusion 1 and 2 can be fine-tuned"
+            f"base_model.path={name}: has no {needed[0]} (a refiner?); give a text-to-image model of {family.title}"
         )
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    encoders = tuple(
+        part for part in family.text_encoders if part not in absent or part not in family.optional
+    )
+    parts = [family.denoiser, "vae", *encoders, *(tokenizer_of(part) for part in encoders), "scheduler"]
+    missing = [part for part in parts if not (folder / part).is_dir()]
     if missing:
         raise _damaged(name, f"{', '.join(missing)} is missing")
+    return encoders
 
 
-def _identity(name: str, folder: Path, cache_dir: Path) -> str:
+def _identity(name: str, folder: Path, weighty: tuple[str, ...], cache_dir: Path) -> str:
     """Hash of every weight and configuration file; large files are read once and remembered."""
     parts: list[str] = []
-    for part in WEIGHTS:
+    for part in weighty:
         weights = weight_files(folder / part)
         if not weights:
             raise RequestError(
@@ -120,8 +157,9 @@ def _identity(name: str, folder: Path, cache_dir: Path) -> str:
                 f"diffusers' save_pretrained, or give another copy of the model"
             )
         parts += [f"{part} {remembered_hash(file, cache_dir, 'file', hash_file)}" for file in weights]
-    for file in sorted(folder.glob("*/*.json")) + sorted(folder.glob("tokenizer/*.txt")):
-        if file.parent.name in PARTS:
+    read = {*weighty, *(tokenizer_of(part) for part in weighty), "scheduler"}
+    for file in sorted(folder.glob("*/*.json")) + sorted(folder.glob("tokenizer*/*.[tm]*")):
+        if file.parent.name in read:
             parts.append(f"{file.parent.name}/{file.name} {hash_file(file)}")
     return hash_texts(*parts)[:16]
 

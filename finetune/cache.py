@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 import torch
@@ -11,91 +12,151 @@ from torch import Tensor
 from tqdm import tqdm
 
 from conf.errors import RequestError
+from conf.schema import Augmentation
 from finetune.backbone import Backbone
-from finetune.images import Example, read_image, square_pixels
+from finetune.crops import Size, Variant, crop_corner, pixels, training_size, upright_size, variants
+from finetune.families.base import Conditioning
+from finetune.images import Example, read_image
 from finetune.paths import hash_texts, replace_with
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """Examples as the UNet sees them, on the CPU.
+class Latent:
+    """One variant of an image as the denoiser sees it, on the CPU.
 
     Attributes:
-        mean, std: (images, channels, h, w) of the VAE's posterior, scaled: the distribution, not one sample.
-        text: (images, tokens, width).
-        empty_text: (tokens, width) embedding of the empty caption.
+        mean, std: (channels, h, w) of the VAE's posterior, scaled: the distribution, not one sample.
+        sizes: conditioning on the sizes of file, crop and result, where the family has it.
     """
 
     mean: Tensor
     std: Tensor
-    text: Tensor
-    empty_text: Tensor
+    sizes: Conditioning
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Examples as a model takes them, on the CPU.
+
+    Attributes:
+        latents: the variants of each image.
+        texts: conditioning on each image's caption.
+        empty: the same of no caption.
+    """
+
+    latents: list[list[Latent]]
+    texts: list[Conditioning]
+    empty: Conditioning
+
+    def shape(self, image: int) -> tuple[int, ...]:
+        """(channels, h, w) of an image's latent."""
+        return tuple(self.latents[image][0].mean.shape)
 
 
 class ContentCache:
     """Encodes through a backbone, and remembers."""
 
     def __init__(
-        self, cache_dir: Path, backbone: Backbone, pixels: int, check: Callable[[], None] = lambda: None
+        self,
+        cache_dir: Path,
+        backbone: Backbone,
+        side: int,
+        buckets: Sequence[Size] = (),
+        trained_text: Sequence[str] = (),
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare.
 
         Args:
             cache_dir: folder of all caches.
             backbone: what encodes.
-            pixels: side of the images.
+            side: of square images, in pixels.
+            buckets: sizes to choose from by an image's shape; none for squares.
+            trained_text: text encoders that are trained, whose input is needed instead of their output.
             check: called between images; may raise to end the run.
         """
         self._root = cache_dir / backbone.files.base_id
         self._backbone = backbone
-        self._pixels = pixels
+        self._side = side
+        self._buckets = buckets
+        self._trained_text = trained_text
         self._check = check
 
-    def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Latents and embeddings of examples, in their order."""
+    def encode(self, examples: Sequence[Example], augmentation: Augmentation | None = None) -> Encoded:
+        """Latents and embeddings of examples, in their order; without augmentation the centre alone.
+
+        Raises:
+            RequestError: an image has become unreadable since the folder was listed.
+        """
         latents, texts = [], []
         # A bar in a terminal, and only where it takes long: most runs find everything in the cache.
         for example in tqdm(examples, "encoding", unit="image", disable=None, delay=2, leave=False):
             self._check()
-            latents.append(self.latent(example))
+            latents.append(self.latents(example, augmentation or Augmentation()))
             texts.append(self.text(example.caption))
-        factor = self._backbone.scaling_factor
-        return Encoded(
-            mean=torch.stack([mean for mean, _ in latents]) * factor,
-            std=torch.stack([std for _, std in latents]) * factor,
-            text=torch.stack(texts),
-            empty_text=self.text(""),
-        )
+        return Encoded(latents, texts, self.empty_text())
 
-    def latent(self, example: Example) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of an image's unscaled latent, each (channels, h, w).
+    def latents(self, example: Example, augmentation: Augmentation) -> list[Latent]:
+        """The variants of one image."""
+        original = _size(example)
+        size = training_size(original, self._side, self._buckets)
+        return [
+            self._latent(example, original, variant)
+            for variant in variants(example.content, size, augmentation)
+        ]
 
-        Raises:
-            RequestError: the image has become unreadable since the folder was listed.
-        """
-
+    def _latent(self, example: Example, original: Size, variant: Variant) -> Latent:
         def compute() -> dict[str, Tensor]:
-            try:
-                pixels = square_pixels(read_image(example.path), self._pixels)
-            except ValueError as error:
-                raise RequestError(f"{example.path} {error}") from error
-            mean, std = self._backbone.encode_image(torch.from_numpy(pixels))
+            array = torch.from_numpy(pixels(_read(example), variant))
+            mean, std = self._backbone.encode_image(array)
             return {"mean": mean.contiguous(), "std": std.contiguous()}
 
-        found = remembered(
-            self._root / f"latents-{self._pixels}" / f"{example.content[:40]}.safetensors", compute
-        )
-        return found["mean"], found["std"]
+        width, height = variant.size
+        folder = self._root / f"latents-{width}x{height}" / variant.name
+        found = remembered(folder / f"{example.content[:40]}.safetensors", compute)
+        mean, std = self._backbone.scale(found["mean"], found["std"])
+        sizes = self._backbone.family.sizes(original[::-1], crop_corner(original, variant), (height, width))
+        return Latent(mean, std, sizes)
 
-    def text(self, caption: str) -> Tensor:
-        """The embedding of a caption, (tokens, width)."""
+    def text(self, caption: str) -> Conditioning:
+        """Conditioning on a caption: of a trained text encoder its input, of the others their output."""
+        given: Conditioning = {}
+        for part in self._backbone.files.text_encoders:
+            if part in self._trained_text:
+                given[f"{part}.ids"] = self._backbone.token_ids(part, caption)
+                given[f"{part}.given"] = torch.tensor(1.0)
+            else:
+                given |= self._embedding(part, caption)
+        return given
 
+    def empty_text(self) -> Conditioning:
+        """Conditioning on no caption: as the base model was taught it."""
+        given = self.text("")
+        if not self._backbone.files.empty_is_zero:
+            return given
+        return {name: value if name.endswith(".ids") else torch.zeros_like(value) for name, value in given.items()}
+
+    def _embedding(self, part: str, caption: str) -> Conditioning:
         def compute() -> dict[str, Tensor]:
-            return {"embedding": self._backbone.encode_text(caption).contiguous()}
+            given = self._backbone.encode_text(part, caption)
+            return {name: value.contiguous() for name, value in given.items()}
 
-        return remembered(self._root / "text" / f"{hash_texts(caption)[:40]}.safetensors", compute)[
-            "embedding"
-        ]
+        return remembered(self._root / part / f"{hash_texts(caption)[:40]}.safetensors", compute)
+
+
+def _size(example: Example) -> Size:
+    try:
+        with Image.open(example.path) as image:
+            return upright_size(image)
+    except OSError as error:
+        raise RequestError(f"{example.path} cannot be read ({error})") from error
+
+
+def _read(example: Example) -> Image.Image:
+    try:
+        return read_image(example.path)
+    except ValueError as error:
+        raise RequestError(f"{example.path} {error}") from error
 
 
 def remembered(path: Path, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

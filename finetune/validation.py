@@ -15,12 +15,14 @@ from torch import Tensor
 
 from curves.panel import Panel, paired_difference, standard_error
 from finetune.cache import Encoded
+from finetune.families.base import stack
 from finetune.images import Example
 from finetune.objective import Objective, example_losses
 from finetune.paths import hash_texts
 from finetune.randomness import panel_noise, panel_shift
 
 Losses = NDArray[np.float64]  # (images, strata)
+Pair = tuple[int, int]  # index of an image, and of a stratum
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ def make_panel(
     base: str,
     pixels: int,
     dtype: str,
+    buckets: bool = False,
     noise_seed: int = 0,
 ) -> Panel:
     """t_ik = floor(T (k - 1 + u_i) / K) for k = 1..K, with a fixed shift u_i an image."""
@@ -61,11 +64,12 @@ def make_panel(
         resolution=pixels,
         dtype=dtype,
         noise_seed=noise_seed,
+        shape="buckets" if buckets else None,
     )
 
 
 class PanelEvaluator:
-    """Measures a UNet on a panel; each process takes every P-th image."""
+    """Measures a model on a panel; each process takes every P-th image."""
 
     def __init__(
         self, panel: Panel, encoded: Encoded, objective: Objective, batch_size: int, accelerator: Accelerator
@@ -73,53 +77,60 @@ class PanelEvaluator:
         self.panel = panel
         self._encoded = encoded
         self._objective = objective
-        self._batch_size = batch_size
         self._accelerator = accelerator
         images, strata = len(panel.images), len(panel.timesteps[0])
         own = range(accelerator.process_index, images, accelerator.num_processes)
-        self._pairs = [(image, stratum) for image in own for stratum in range(strata)]
-        shape = encoded.mean.shape[1:]
-        self._noise = [
-            torch.from_numpy(panel_noise(panel.images[image], stratum, panel.noise_seed, shape))
-            for image, stratum in self._pairs
-        ]
+        self._batches = _batches([(image, stratum) for image in own for stratum in range(strata)], encoded, batch_size)
 
     @torch.no_grad()
-    def losses(self, unet: torch.nn.Module) -> Losses:
-        """Unweighted loss of every (image, stratum), the same on every process. Leaves no trace in `unet`.
+    def losses(self, model: torch.nn.Module) -> Losses:
+        """Unweighted loss of every (image, stratum), the same on every process. Leaves no trace in `model`.
 
         Args:
-            unet: the bare model, not its distributed wrapper.
+            model: the bare trained.TrainedModel, not its distributed wrapper.
         """
-        was_training = unet.training
-        unet.eval()
+        was_training = model.training
+        model.eval()
         table = torch.zeros(len(self.panel.images), len(self.panel.timesteps[0]), dtype=torch.float64)
-        for start in range(0, len(self._pairs), self._batch_size):
-            pairs = self._pairs[start : start + self._batch_size]
-            values = self._batch_losses(unet, pairs, self._noise[start : start + self._batch_size])
-            for (image, stratum), value in zip(pairs, values.tolist(), strict=True):
+        for pairs in self._batches:
+            for (image, stratum), value in zip(pairs, self._batch_losses(model, pairs).tolist(), strict=True):
                 table[image, stratum] = value
-        unet.train(was_training)
+        model.train(was_training)
         if self._accelerator.num_processes > 1:
             table = self._accelerator.reduce(table.to(self._accelerator.device), reduction="sum").cpu()
         result: Losses = table.numpy()
         return result
 
-    def _batch_losses(
-        self, unet: torch.nn.Module, pairs: list[tuple[int, int]], noise: list[Tensor]
-    ) -> Tensor:
+    def _batch_losses(self, model: torch.nn.Module, pairs: list[Pair]) -> Tensor:
         """(batch,) losses of some pairs in double precision."""
-        device = self._accelerator.device
-        images = [image for image, _ in pairs]
-        timesteps = torch.tensor(
-            [self.panel.timesteps[image][stratum] for image, stratum in pairs], device=device
+        device, encoded, panel = self._accelerator.device, self._encoded, self.panel
+        chosen = [encoded.latents[image][0] for image, _ in pairs]
+        timesteps = torch.tensor([panel.timesteps[image][stratum] for image, stratum in pairs], device=device)
+        noise = [
+            torch.from_numpy(
+                panel_noise(panel.images[image], stratum, panel.noise_seed, encoded.shape(image))
+            )
+            for image, stratum in pairs
+        ]
+        latents, drawn = torch.stack([latent.mean for latent in chosen]).to(device), torch.stack(noise).to(device)
+        given = stack(
+            [encoded.texts[image] | latent.sizes for (image, _), latent in zip(pairs, chosen, strict=True)], device
         )
-        latents, drawn = self._encoded.mean[images].to(device), torch.stack(noise).to(device)
         noisy = self._objective.add_noise(latents, drawn, timesteps)
         with self._accelerator.autocast():
-            predicted = unet(noisy, timesteps, self._encoded.text[images].to(device), return_dict=False)[0]
+            predicted = model(noisy, self._objective.times(timesteps), given)
         losses = example_losses(predicted, self._objective.target(latents, drawn, timesteps))
         return losses.cpu().double()  # in this order: Apple GPUs have no double precision
+
+
+def _batches(pairs: list[Pair], encoded: Encoded, size: int) -> list[list[Pair]]:
+    """Pairs in batches of images of one shape."""
+    shapes: dict[tuple[int, ...], list[Pair]] = {}
+    for pair in pairs:
+        shapes.setdefault(encoded.shape(pair[0]), []).append(pair)
+    return [
+        members[start : start + size] for members in shapes.values() for start in range(0, len(members), size)
+    ]
 
 
 def measure(now: Losses, start: Losses) -> Measure:
