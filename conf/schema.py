@@ -113,17 +113,23 @@ class Captions:
 
 @dataclass
 class Optimizer:
+    """Options that are null here belong to some of the optimizers only: its yaml sets those that it takes."""
+
     name: str = "adamw"
-    lr: float = MISSING  # peak learning rate
+    lr: float = MISSING  # peak learning rate; of prodigy a multiplier of the one that it estimates
+    text_encoder_lr: float | None = None  # peak of the text encoders' parameters; null: lr
     batch_size: int = 4  # images a process takes in one forward and backward pass (a micro-step)
     accumulation: int = 1  # micro-steps an optimizer update
-    schedule: str = "constant"  # constant, cosine, linear; the decaying ones reach zero at the horizon
+    schedule: str = "constant"  # constant, cosine, linear, warmup_stable_decay; the decaying ones reach zero at the horizon
     warmup_steps: int = 0
-    weight_decay: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
+    decay_share: float = 0.2  # of the horizon, over which warmup_stable_decay decays
+    weight_decay: float | None = None
+    beta1: float | None = None
+    beta2: float | None = None
+    epsilon: float | None = None
+    d_coef: float | None = None  # factor of prodigy's estimate of the learning rate
     max_grad_norm: float = 1.0
+    ema_decay: float | None = None  # of the exponential moving average that is evaluated and kept; null: none
 
 
 @dataclass

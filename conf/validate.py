@@ -4,9 +4,19 @@ from collections.abc import Sequence
 import math
 
 from conf.errors import RequestError
-from conf.schema import Config, SpaceParameter
+from conf.schema import Config, Optimizer, SpaceParameter
 
 MOST_INFERENCE_STEPS = 1000  # timesteps that Stable Diffusion 1 and 2 are trained on
+ADAM_OPTIONS = ("weight_decay", "beta1", "beta2", "epsilon")
+OPTIMIZER_OPTIONS = {  # what each optimizer takes; it takes all that are its own, and no other
+    "adamw": ADAM_OPTIONS,
+    "adamw8bit": ADAM_OPTIONS,
+    "adafactor": ("weight_decay",),
+    "prodigy": (*ADAM_OPTIONS, "d_coef"),
+    "schedulefree": ADAM_OPTIONS,
+}
+SCHEDULES = ("constant", "cosine", "linear", "warmup_stable_decay")
+LEAST_MULTIPLIER = 0.01  # of prodigy's estimate; lower ones are learning rates of another optimizer
 
 
 def validate(config: Config) -> None:
@@ -73,20 +83,93 @@ def _check_axes(config: Config) -> None:
 
 def _check_optimizer(config: Config) -> None:
     optimizer = config.optimizer
-    _one_of("optimizer.name", optimizer.name, ("adamw",))
+    _one_of("optimizer.name", optimizer.name, tuple(OPTIMIZER_OPTIONS))
+    _check_optimizer_options(optimizer)
     _positive("optimizer.lr", optimizer.lr)
+    _positive("optimizer.text_encoder_lr", optimizer.text_encoder_lr)
     _at_least("optimizer.batch_size", optimizer.batch_size, 1)
     _at_least("optimizer.accumulation", optimizer.accumulation, 1)
-    _one_of("optimizer.schedule", optimizer.schedule, ("constant", "cosine", "linear"))
-    _at_least("optimizer.warmup_steps", optimizer.warmup_steps, 0)
-    _at_least("optimizer.weight_decay", optimizer.weight_decay, 0)
-    _finite("optimizer.weight_decay", optimizer.weight_decay)
-    for name in ("beta1", "beta2"):
-        if not 0 <= getattr(optimizer, name) < 1:
-            _refuse(f"optimizer.{name}", getattr(optimizer, name), "must lie in [0, 1)")
-    _positive("optimizer.epsilon", optimizer.epsilon)
     _positive("optimizer.max_grad_norm", optimizer.max_grad_norm)
+    _check_schedule(optimizer)
+    _check_averaging(optimizer)
+    if optimizer.name == "prodigy":
+        _check_prodigy(optimizer)
     _one_of("memory.precision", config.memory.precision, ("no", "bf16", "fp16"))
+
+
+def _check_optimizer_options(optimizer: Optimizer) -> None:
+    """An optimizer has all of its options and none of another one's."""
+    taken = OPTIMIZER_OPTIONS[optimizer.name]
+    for name in (*ADAM_OPTIONS, "d_coef"):
+        key, value = f"optimizer.{name}", getattr(optimizer, name)
+        if value is None and name in taken:
+            _refuse(
+                key, None, f"{optimizer.name} needs it: give a number, or choose optimizer={optimizer.name}"
+            )
+        if value is not None and name not in taken:
+            _refuse(
+                key,
+                value,
+                f"{optimizer.name} has no such option, it takes {', '.join(taken)}: drop it; an optimizer "
+                f"is chosen by optimizer={optimizer.name}, which sets its options too",
+            )
+    _at_least("optimizer.weight_decay", optimizer.weight_decay, 0)
+    _finite("optimizer.weight_decay", optimizer.weight_decay or 0.0)
+    for name in ("beta1", "beta2"):
+        value = getattr(optimizer, name)
+        if value is not None and not 0 <= value < 1:
+            _refuse(f"optimizer.{name}", value, "must lie in [0, 1)")
+    if optimizer.name == "schedulefree" and optimizer.beta1 == 0:
+        _refuse("optimizer.beta1", 0, "schedulefree divides by it: give a number in (0, 1), for example 0.9")
+    _positive("optimizer.epsilon", optimizer.epsilon)
+    _positive("optimizer.d_coef", optimizer.d_coef)
+
+
+def _check_schedule(optimizer: Optimizer) -> None:
+    _one_of("optimizer.schedule", optimizer.schedule, SCHEDULES)
+    _at_least("optimizer.warmup_steps", optimizer.warmup_steps, 0)
+    if optimizer.name == "schedulefree" and optimizer.schedule != "constant":
+        _refuse(
+            "optimizer.schedule",
+            optimizer.schedule,
+            "schedulefree averages instead of decaying and needs optimizer.schedule=constant "
+            "(optimizer.warmup_steps is welcome)",
+        )
+    if not 0 < optimizer.decay_share <= 1:
+        _refuse("optimizer.decay_share", optimizer.decay_share, "must lie in (0, 1]")
+    if optimizer.decay_share != Optimizer.decay_share and optimizer.schedule != "warmup_stable_decay":
+        _refuse(
+            "optimizer.decay_share",
+            optimizer.decay_share,
+            f"optimizer.schedule={optimizer.schedule} has none: set optimizer.schedule=warmup_stable_decay, "
+            "or drop it",
+        )
+
+
+def _check_averaging(optimizer: Optimizer) -> None:
+    decay = optimizer.ema_decay
+    if decay is None:
+        return
+    if not 0 < decay < 1:
+        _refuse("optimizer.ema_decay", decay, "must lie in (0, 1), for example 0.999; null: no average")
+    if optimizer.name == "schedulefree":
+        _refuse("optimizer.ema_decay", decay, "schedulefree keeps an average of its own: drop one of the two")
+
+
+def _check_prodigy(optimizer: Optimizer) -> None:
+    if optimizer.text_encoder_lr is not None:
+        _refuse(
+            "optimizer.text_encoder_lr",
+            optimizer.text_encoder_lr,
+            "prodigy estimates one learning rate for all parameters: drop it, or choose another optimizer",
+        )
+    if optimizer.lr < LEAST_MULTIPLIER:
+        _refuse(
+            "optimizer.lr",
+            optimizer.lr,
+            f"prodigy multiplies the learning rate that it estimates by it: {LEAST_MULTIPLIER:g} or more, "
+            "usually 1; a sweep searches optimizer.d_coef instead: space=prodigy",
+        )
 
 
 def _check_run(config: Config) -> None:
@@ -120,6 +203,20 @@ def _check_budget(config: Config) -> None:
             "optimizer.warmup_steps",
             config.optimizer.warmup_steps,
             f"must be below budget.max_steps={horizon}",
+        )
+    if stated and horizon is not None and config.optimizer.schedule == "warmup_stable_decay":
+        _check_decay(config.optimizer, horizon)
+
+
+def _check_decay(optimizer: Optimizer, horizon: int) -> None:
+    """The warm-up ends before the decay begins."""
+    latest = math.floor(horizon * (1 - optimizer.decay_share) + 1e-9)
+    if optimizer.warmup_steps > latest:
+        _refuse(
+            "optimizer.warmup_steps",
+            optimizer.warmup_steps,
+            f"must be at most {latest}: of {horizon} steps the decay takes "
+            f"optimizer.decay_share={optimizer.decay_share:g}",
         )
 
 

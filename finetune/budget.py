@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 import copy
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from conf.errors import RequestError
-from conf.schema import Config
+from conf.schema import Config, Optimizer
 from conf.validate import validate
 from curves.recommendation import CellAnswer, matching_cell, nearest_cells, read_recommendation
 
@@ -18,11 +19,15 @@ HYPERPARAMETERS = {
     "accumulation": "optimizer.accumulation",
     "schedule": "optimizer.schedule",
     "warmup_steps": "optimizer.warmup_steps",
+    "decay_share": "optimizer.decay_share",
+    "text_encoder_lr": "optimizer.text_encoder_lr",
     "weight_decay": "optimizer.weight_decay",
     "beta1": "optimizer.beta1",
     "beta2": "optimizer.beta2",
     "epsilon": "optimizer.epsilon",
+    "d_coef": "optimizer.d_coef",
     "max_grad_norm": "optimizer.max_grad_norm",
+    "ema_decay": "optimizer.ema_decay",
     "caption_dropout": "captions.dropout",
     "rank": "method.rank",
     "alpha": "method.alpha",
@@ -30,6 +35,8 @@ HYPERPARAMETERS = {
     "targets": "method.targets",
     "horizon": "budget.horizon",
 }
+# Null is a value of these: the optimizer of the study may not have them.
+NULLABLE = {f"optimizer.{item.name}" for item in fields(Optimizer) if item.default is None}
 
 
 def hyperparameters(config: Config, processes: int) -> dict[str, Any]:
@@ -42,6 +49,8 @@ def hyperparameters(config: Config, processes: int) -> dict[str, Any]:
     if config.optimizer.schedule != "constant":
         # A decaying schedule that is cut short is another one than a schedule of fewer steps.
         values["horizon"] = config.budget.horizon or config.budget.max_steps
+    if config.optimizer.schedule != "warmup_stable_decay":
+        del values["decay_share"]
     values["batch"] = config.optimizer.batch_size * config.optimizer.accumulation * processes
     return values
 
@@ -90,8 +99,9 @@ def apply_recommendation(
         raise RequestError(f"budget.study={study}: the cell {asked} is {cell.status}{reason}{nearest}")
     changed = copy.deepcopy(config)
     for name, value in cell.hyperparameters.items():
-        if name in HYPERPARAMETERS and value is not None:
-            _set(changed, HYPERPARAMETERS[name], value)
+        key = HYPERPARAMETERS.get(name)
+        if key is not None and (value is not None or key in NULLABLE):
+            _set(changed, key, value)
     _divide_batch(changed, cell.hyperparameters.get("batch"), processes)
     changed.budget.max_steps = cell.recommended_steps
     validate(changed)

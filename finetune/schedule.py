@@ -6,7 +6,10 @@ from conf.schema import Optimizer
 
 
 def learning_rate(optimizer: Optimizer, horizon: int, step: int) -> float:
-    """The learning rate of update `step`, from 1: linear warm-up, then the schedule to the horizon."""
+    """The learning rate of update `step`, from 1: linear warm-up, then the schedule to the horizon.
+
+    What decays reaches zero just after the horizon, so that its last update still trains.
+    """
     if step <= optimizer.warmup_steps:
         return optimizer.lr * step / optimizer.warmup_steps
     progress = (step - 1 - optimizer.warmup_steps) / (horizon - optimizer.warmup_steps)
@@ -14,6 +17,8 @@ def learning_rate(optimizer: Optimizer, horizon: int, step: int) -> float:
         return optimizer.lr * 0.5 * (1 + math.cos(math.pi * progress))
     if optimizer.schedule == "linear":
         return optimizer.lr * (1 - progress)
+    if optimizer.schedule == "warmup_stable_decay":  # Hu et al. 2024, arXiv 2404.06395, with a linear decay
+        return optimizer.lr * min(1.0, (horizon + 1 - step) / (optimizer.decay_share * horizon))
     return optimizer.lr
 
 

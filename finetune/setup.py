@@ -24,6 +24,7 @@ from finetune.checkpoint import load_checkpoint
 from finetune.images import Example
 from finetune.interruption import Interruption
 from finetune.methods import load_weights, make_trainable, trainable_parameters
+from finetune.optimizers import ParameterGroup, make_optimizer
 from finetune.plan import Plan, new_rule
 from finetune.progress import Progress
 from finetune.randomness import Draws
@@ -189,15 +190,7 @@ def _trainable_unet(backbone: Backbone, config: Config) -> UNet2DConditionModel:
 
 
 def _optimizer(parameters: Sequence[torch.nn.Parameter], config: Config) -> torch.optim.Optimizer:
-    options = config.optimizer
-    return torch.optim.AdamW(
-        parameters,
-        lr=options.lr,
-        betas=(options.beta1, options.beta2),
-        eps=options.epsilon,
-        weight_decay=options.weight_decay,
-        fused=True,  # the plain loop over tensors costs a CPU tens of milliseconds a step
-    )
+    return make_optimizer([ParameterGroup(list(parameters))], config.optimizer, parameters[0].device)
 
 
 def _draws(plan: Plan, backbone: Backbone, encoded: Encoded) -> Draws:
