@@ -26,6 +26,7 @@ class Point:
         bins: one mean a timestep stratum.
         log_ratio: mean over the panel of log(loss / loss at step 0).
         train_panel_loss: the same measure on training images (the memorization gap).
+        class_panel_loss: the same measure on class images (the drift from the prior).
         panel: name of the panel.
     """
 
@@ -43,6 +44,7 @@ class Point:
     bins: list[float] | None = None
     log_ratio: float | None = None
     train_panel_loss: float | None = None
+    class_panel_loss: float | None = None
     panel: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 

@@ -109,11 +109,22 @@ class RunFolder:
         self.log = self.path / "log.txt"
         self.samples = self.path / "samples"
         self.checkpoints = self.path / "checkpoints"
-        self.adapter = self.path / "adapter.safetensors"
-        self.model = self.path / "model"
         self.stop_request = (
             self.path / "stop.json"
         )  # {"outcome": "pruned" | "stopped" | "preempted", "reason": ...}
+
+    def adapter(self, kind: str, form: str = "diffusers") -> Path:
+        """The file of an adapter's weights.
+
+        Args:
+            kind: best, last or recommended.
+            form: diffusers or kohya.
+        """
+        return self.path / (f"{kind}.safetensors" if form == "diffusers" else f"{kind}-{form}.safetensors")
+
+    def model(self, kind: str) -> Path:
+        """The folder of whole networks' weights; `kind` as of `adapter`."""
+        return self.path / kind
 
     def points(self) -> list[Point]:
         """The curve so far; an absent file is an empty curve.

@@ -25,10 +25,12 @@ class Latent:
     """One variant of an image as the denoiser sees it, on the CPU.
 
     Attributes:
+        pixels: size of the image.
         mean, std: (channels, h, w) of the VAE's posterior, scaled: the distribution, not one sample.
         sizes: conditioning on the sizes of file, crop and result, where the family has it.
     """
 
+    pixels: Size
     mean: Tensor
     std: Tensor
     sizes: Conditioning
@@ -78,12 +80,22 @@ class ContentCache:
         self._root = cache_dir / backbone.files.base_id
         self._backbone = backbone
         self._side = side
-        self._buckets = buckets
+        self.buckets = buckets
         self._trained_text = trained_text
         self._check = check
 
-    def encode(self, examples: Sequence[Example], augmentation: Augmentation | None = None) -> Encoded:
-        """Latents and embeddings of examples, in their order; without augmentation the centre alone.
+    def encode(
+        self,
+        examples: Sequence[Example],
+        augmentation: Augmentation | None = None,
+        size: Size | None = None,
+    ) -> Encoded:
+        """Latents and embeddings of examples, in their order.
+
+        Args:
+            examples: to encode.
+            augmentation: which variants; None for the centre alone.
+            size: of all; None for what suits each image's shape.
 
         Raises:
             RequestError: an image has become unreadable since the folder was listed.
@@ -92,14 +104,14 @@ class ContentCache:
         # A bar in a terminal, and only where it takes long: most runs find everything in the cache.
         for example in tqdm(examples, "encoding", unit="image", disable=None, delay=2, leave=False):
             self._check()
-            latents.append(self.latents(example, augmentation or Augmentation()))
+            latents.append(self.latents(example, augmentation or Augmentation(), size))
             texts.append(self.text(example.caption))
         return Encoded(latents, texts, self.empty_text())
 
-    def latents(self, example: Example, augmentation: Augmentation) -> list[Latent]:
+    def latents(self, example: Example, augmentation: Augmentation, size: Size | None = None) -> list[Latent]:
         """The variants of one image."""
         original = _size(example)
-        size = training_size(original, self._side, self._buckets)
+        size = size or training_size(original, self._side, self.buckets)
         return [
             self._latent(example, original, variant)
             for variant in variants(example.content, size, augmentation)
@@ -116,7 +128,7 @@ class ContentCache:
         found = remembered(folder / f"{example.content[:40]}.safetensors", compute)
         mean, std = self._backbone.scale(found["mean"], found["std"])
         sizes = self._backbone.family.sizes(original[::-1], crop_corner(original, variant), (height, width))
-        return Latent(mean, std, sizes)
+        return Latent(variant.size, mean, std, sizes)
 
     def text(self, caption: str) -> Conditioning:
         """Conditioning on a caption: of a trained text encoder its input, of the others their output."""
@@ -134,7 +146,9 @@ class ContentCache:
         given = self.text("")
         if not self._backbone.files.empty_is_zero:
             return given
-        return {name: value if name.endswith(".ids") else torch.zeros_like(value) for name, value in given.items()}
+        return {
+            name: value if name.endswith(".ids") else torch.zeros_like(value) for name, value in given.items()
+        }
 
     def _embedding(self, part: str, caption: str) -> Conditioning:
         def compute() -> dict[str, Tensor]:

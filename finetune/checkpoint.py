@@ -1,7 +1,7 @@
 """Training states on disk: everything that a run needs to go on bit for bit, put in place at once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 import json
 import os
 from pathlib import Path
@@ -25,6 +25,7 @@ class Checkpoint:
         optimizer: state dict.
         counters: plain numbers, lists and the stop rule's state.
         scaler: of the gradients in half precision; None elsewhere.
+        average: of the weights, where one is kept beside them.
     """
 
     weights: dict[str, Tensor]
@@ -32,6 +33,7 @@ class Checkpoint:
     optimizer: dict[str, Any]
     counters: dict[str, Any]
     scaler: dict[str, Any] | None = None
+    average: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -42,6 +44,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     save_file(_contiguous(checkpoint.weights), temporary / "weights.safetensors")
     if checkpoint.best is not None:
         save_file(_contiguous(checkpoint.best), temporary / "best.safetensors")
+    if checkpoint.average:
+        save_file(_contiguous(checkpoint.average), temporary / "average.safetensors")
     torch.save({"optimizer": checkpoint.optimizer, "scaler": checkpoint.scaler}, temporary / "optimizer.pt")
     (temporary / "state.json").write_text(json.dumps(checkpoint.counters) + "\n", encoding="utf-8")
     last, old = folder / "last", folder / ".last.old"
@@ -60,13 +64,14 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     last = folder / "last"
     try:
-        best = last / "best.safetensors"
+        best, average = last / "best.safetensors", last / "average.safetensors"
         states = torch.load(last / "optimizer.pt", map_location="cpu", weights_only=True)
         return Checkpoint(
             weights=load_file(last / "weights.safetensors"),
             best=load_file(best) if best.exists() else None,
             optimizer=states["optimizer"],
             scaler=states["scaler"],
+            average=load_file(average) if average.exists() else {},
             counters=json.loads((last / "state.json").read_text(encoding="utf-8")),
         )
     except Exception as error:  # safetensors, pickle and zip each raise errors of their own

@@ -26,8 +26,8 @@ def class_prompt(config: Config) -> str:
     return config.method.prior_prompt or f"a photo of {config.dataset.class_word}"
 
 
-def own_class_images(method: Method, cache_dir: Path, prompt: str) -> list[Example]:
-    """The images of method.prior_folder, as many as are asked for.
+def own_class_images(method: Method, count: int, cache_dir: Path, prompt: str) -> list[Example]:
+    """The first images of method.prior_folder, `count` at most.
 
     Raises:
         RequestError: the folder is missing or one of its images is unreadable.
@@ -38,7 +38,7 @@ def own_class_images(method: Method, cache_dir: Path, prompt: str) -> list[Examp
     if not folder.is_dir():
         raise RequestError(f"method.prior_folder={folder}: no such folder; give a folder of class images")
     paths = list_images(folder)[0] if any(folder.iterdir()) else []
-    return [_example(path, prompt, cache_dir) for path in paths[: method.prior_images]]
+    return [_example(path, prompt, cache_dir) for path in paths[:count]]
 
 
 def drawn_class_images(

@@ -25,6 +25,7 @@ class Example:
     path: Path
     caption: str
     content: str
+    repeats: int = 1
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,14 @@ from curves.run_folder import OUTCOMES, read_json
 from finetune.checkpoint import Checkpoint, drop_checkpoints, save_checkpoint
 from finetune.clock import Clock
 from finetune.interruption import Interruption
-from finetune.methods import copy_weights, load_weights, save_result
 from finetune.plan import Plan
 from finetune.schedule import learning_rate
-from finetune.setup import Run, set_up, training_state
+from finetune.setup import Run, sample_prompts, set_up, training_state
+from finetune.results import describe, save_result
+from finetune.samples import write_samples
 from finetune.status import RunStatus
 from finetune.step import training_step
+from finetune.trained import copy_weights, load_weights
 from finetune.validation import measure
 
 GOOD = ("complete", "stopped", "pruned")  # outcomes of exit status 0
@@ -103,20 +105,24 @@ def _record(run: Run, clock: Clock) -> Ending | None:
 
 def _evaluate(run: Run) -> Point:
     """A point with the panels' losses; the weights are kept where they are the best so far."""
-    counters, point = run.counters, Point(run.counters.step)
-    if run.held_out is None:
+    counters, panels, point = run.counters, run.panels, Point(run.counters.step)
+    if panels.held_out is None:
         return point
-    now = run.held_out.losses(run.unet)
-    if counters.start is None:
-        counters.start = now.tolist()
-    result = measure(now, np.array(counters.start))
-    point = replace(point, panel=run.held_out.panel.name, **vars(result))
-    if run.memorized is not None:
-        point = replace(point, train_panel_loss=float(run.memorized.losses(run.unet).mean()))
-    best = math.inf if counters.best_loss is None else counters.best_loss
-    if result.val_loss < best:
-        counters.best_step, counters.best_loss = counters.step, result.val_loss
-        run.best = copy_weights(run.unet) if run.accelerator.is_main_process else None
+    with run.averaging.applied():
+        now = panels.held_out.losses(run.trained)
+        if counters.start is None:
+            counters.start = now.tolist()
+        result = measure(now, np.array(counters.start))
+        point = replace(point, panel=panels.held_out.panel.name, **vars(result))
+        if panels.training is not None:
+            point = replace(point, train_panel_loss=float(panels.training.losses(run.trained).mean()))
+        if panels.prior is not None:
+            point = replace(point, class_panel_loss=float(panels.prior.losses(run.trained).mean()))
+        counters.last_loss = result.val_loss
+        best = math.inf if counters.best_loss is None else counters.best_loss
+        if result.val_loss < best:
+            counters.best_step, counters.best_loss = counters.step, result.val_loss
+            run.best = copy_weights(run.trained) if run.accelerator.is_main_process else None
     return point
 
 
@@ -125,7 +131,7 @@ def _append(run: Run, clock: Clock, point: Point) -> Point:
     counters, options, horizon = run.counters, run.config.optimizer, run.plan.schedule_horizon
     point = replace(
         point,
-        images_seen=counters.step * run.draws.global_batch,
+        images_seen=counters.step * run.training.draws.global_batch,
         wall_s=round(clock.wall_s, 3),
         lr=learning_rate(options, horizon, counters.step) if counters.step else None,
         lr_sum=run.plan.lr_sum(counters.step),
@@ -144,8 +150,9 @@ def _draw_samples(run: Run, clock: Clock) -> None:
     """Draw the samples of this step, once; the main process alone has a sampler."""
     counters = run.counters
     if run.sampler is not None and counters.sampled_step != counters.step:
-        with clock.timing("samples"):
-            images = run.sampler.draw(run.unet, counters.step, run.folder)
+        with clock.timing("samples"), run.averaging.applied():
+            images = run.sampler.draw(run.trained)
+        write_samples(run.folder, counters.step, images, run.config.samples, sample_prompts(run.plan))
         run.tracking.log_samples(counters.step, images)
     counters.sampled_step = counters.step
 
@@ -180,10 +187,11 @@ def save_training_state(run: Run, clock: Clock) -> None:
     """Write checkpoints/last in the main process."""
     if run.accelerator.is_main_process:
         state = Checkpoint(
-            weights=copy_weights(run.unet),
+            weights=copy_weights(run.trained),
             best=run.best,
             optimizer=run.optimizer.state_dict(),
             counters=training_state(run, clock.wall_s),
+            average=run.averaging.state_dict(),
             scaler=run.accelerator.scaler.state_dict() if run.accelerator.scaler is not None else None,
         )
         save_checkpoint(run.folder.checkpoints, state)
@@ -209,26 +217,25 @@ def _leave(run: Run, clock: Clock, outcome: str) -> Path | None:
 
 
 def _save_final(run: Run, outcome: str) -> Path | None:
-    """Write the weights that checkpoints.final names; a diverged run can only leave its best."""
+    """Write the weights at the end and, as checkpoints.final says, the best; a diverged run can only leave its best.
+
+    Returns:
+        The file or folder that the run was for.
+    """
+    counters, plan = run.counters, run.plan
     best = run.config.checkpoints.final == "best" and run.best is not None
-    if outcome == "diverged" and not best:
-        return None
-    step = run.counters.step
+    written = []
+    if outcome != "diverged" and (not best or plan.recommended is not None):
+        kind = "last" if plan.recommended is None else "recommended"
+        with run.averaging.applied():
+            written.append(
+                save_result(run.trained, run.folder, kind, plan, describe(plan, counters.step, counters.last_loss))
+            )
     if best and run.best is not None:
-        load_weights(run.unet, run.best)
-        step = run.counters.best_step
-    method = run.config.method
-    facts = {
-        "base_model": run.config.base_model.path,
-        "base_id": run.plan.base.base_id,
-        "steps": step,
-        "resolution": run.plan.pixels,
-        "training_images": len(run.plan.split.training),
-        "dataset": run.plan.cell["dataset"],
-    }
-    if method.adapter == "lora":
-        facts |= {"rank": method.rank, "alpha": method.alpha}
-    return save_result(run.unet, method, run.folder, facts)
+        load_weights(run.trained, run.best)
+        facts = describe(plan, counters.best_step, counters.best_loss)
+        written.append(save_result(run.trained, run.folder, "best", plan, facts))
+    return written[0] if written else None
 
 
 def summary(run: Run, outcome: str, reason: str, left: Path | None) -> str:
@@ -243,8 +250,7 @@ def summary(run: Run, outcome: str, reason: str, left: Path | None) -> str:
         )
         text += f" Lowest held-out loss {counters.best_loss:.5f} at step {counters.best_step}, {improvement}."
     if left is not None:
-        which = "best" if run.config.checkpoints.final == "best" and run.best is not None else "last"
-        text += f" The {which} weights are in {left}."
+        text += f" The {left.stem} weights are in {left}."
     if outcome == "preempted":
         pinned = [] if run.config.run_dir is not None else [f"run_dir={run.folder.path}"]
         text += f" Go on with: python train.py {shlex.join([*run.plan.overrides, *pinned])}"

@@ -14,6 +14,7 @@ from curves.recommendation import CellAnswer
 from curves.stopping.base import EvaluationRule
 from curves.stopping.registry import make_rule
 from finetune.base_files import BaseFiles, check_pixels, find_base
+from finetune.buckets import Size, bucket_sizes, bucket_step
 from finetune.budget import apply_recommendation, refuse_overrides
 from finetune.images import Split, dataset_id, read_folder, split_examples
 from finetune.paths import make_cache
@@ -30,7 +31,8 @@ class Plan:
         split: held-out and training images.
         base: the base model's files.
         cell: as in run.json.
-        pixels: side of the training images.
+        pixels: side of the training images, or of the square of their area.
+        buckets: sizes that images are trained at by their shape; none where all are squares.
         horizon: steps that are trained at most.
         processes: that share a batch.
         cache_dir: of latents and embeddings.
@@ -44,6 +46,7 @@ class Plan:
     base: BaseFiles
     cell: dict[str, Any]
     pixels: int
+    buckets: list[Size]
     horizon: int
     processes: int
     cache_dir: Path
@@ -103,7 +106,18 @@ def make_plan(config: Config, overrides: Sequence[str]) -> Plan:
     horizon = config.budget.max_steps
     assert horizon is not None  # conf.validate holds this where no study decides it
     plan = Plan(
-        config, list(overrides), split, base, cell, pixels, horizon, processes, cache_dir, notes, recommended
+        config=config,
+        overrides=list(overrides),
+        split=split,
+        base=base,
+        cell=cell,
+        pixels=pixels,
+        buckets=bucket_sizes(pixels, bucket_step(pixels, base.multiple)) if config.resolution.buckets else [],
+        horizon=horizon,
+        processes=processes,
+        cache_dir=cache_dir,
+        notes=notes,
+        recommended=recommended,
     )
     _check_rule(plan)
     return plan

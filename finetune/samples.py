@@ -8,6 +8,8 @@ from PIL import Image
 import torch
 from torch import Tensor, nn
 
+from conf.schema import Samples
+from curves.run_folder import RunFolder, write_json
 from finetune.backbone import Backbone
 from finetune.families.base import Conditioning, stack
 from finetune.randomness import generator
@@ -74,3 +76,11 @@ class Sampler:
         finished: Tensor = latents
         return finished
 
+
+
+def write_samples(folder: RunFolder, step: int, images: Sequence[Image.Image], options: Samples, prompts: list[str]) -> None:
+    """Write samples/step-000064-0.png and so on, and what they are of."""
+    folder.samples.mkdir(parents=True, exist_ok=True)
+    write_json(folder.samples / "prompts.json", {"prompts": prompts, "seed": options.seed})
+    for index, image in enumerate(images):
+        image.save(folder.samples / f"step-{step:06d}-{index}.png")

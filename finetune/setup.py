@@ -1,6 +1,6 @@
 """From a plan to the objects of a run: what runs could share (backbone, cache) apart from a run's own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -8,7 +8,6 @@ from typing import Any, cast
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
-from diffusers import UNet2DConditionModel
 from omegaconf import OmegaConf
 import torch
 from torch import Tensor
@@ -18,23 +17,22 @@ from conf.schema import Config
 from curves.panel import Panel
 from curves.run_folder import RunFolder
 from curves.stopping.base import EvaluationRule
+from finetune.averaging import Averaging, make_averaging
 from finetune.backbone import Backbone
-from finetune.cache import ContentCache, Encoded
+from finetune.batches import Source
 from finetune.checkpoint import load_checkpoint
-from finetune.images import Example
+from finetune.data import Data, Panels, make_data
 from finetune.interruption import Interruption
-from finetune.methods import load_weights, make_trainable, trainable_parameters
-from finetune.optimizers import ParameterGroup, make_optimizer
+from finetune.methods import make_trained_model
+from finetune.offload import OffloadedOptimizer
+from finetune.optimizers import ParameterGroup, make_optimizer, text_encoder_scale
 from finetune.plan import Plan, new_rule
 from finetune.progress import Progress
-from finetune.randomness import Draws
 from finetune.run_record import begin, claim, make_default_folder
 from finetune.samples import Sampler
 from finetune.status import RunStatus
 from finetune.tracking import NoTracking, Tracking, start_tracking
-from finetune.validation import PanelEvaluator, make_panel
-
-DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
+from finetune.trained import TrainedModel, load_weights, trainable_parameters
 
 
 @dataclass
@@ -48,6 +46,7 @@ class Counters:
         recorded_step, sampled_step: of the last point and of the last samples.
         start: panel losses (images, strata) at step 0.
         best_step, best_loss: of the lowest held-out loss.
+        last_loss: the last held-out loss.
     """
 
     step: int = 0
@@ -59,11 +58,15 @@ class Counters:
     start: list[list[float]] | None = None
     best_step: int = 0
     best_loss: float | None = None
+    last_loss: float | None = None
 
 
 @dataclass
 class Run:
-    """One run at work. `unet` is the bare model, `model` the same one as accelerate wraps it for training."""
+    """One run at work. `trained` is the bare module, `model` the same one as accelerate wraps it for training.
+
+    `prior` has class images by the shape of the training images' latents; it is empty without prior preservation.
+    """
 
     plan: Plan
     status: RunStatus
@@ -71,15 +74,15 @@ class Run:
     accelerator: Accelerator
     folder: RunFolder
     backbone: Backbone
-    unet: UNet2DConditionModel
+    trained: TrainedModel
     model: torch.nn.Module
     parameters: list[torch.nn.Parameter]
     optimizer: Any
-    encoded: Encoded
-    draws: Draws
+    averaging: Averaging
+    training: Source
+    prior: dict[tuple[int, ...], Source]
     rule: EvaluationRule
-    held_out: PanelEvaluator | None
-    memorized: PanelEvaluator | None
+    panels: Panels
     sampler: Sampler | None
     tracking: Tracking
     progress: Progress
@@ -126,15 +129,14 @@ def set_up(plan: Plan, status: RunStatus, interruption: Interruption) -> Run:
     config = plan.config
     accelerator = make_accelerator(config)
     folder = _choose_folder(plan, status, accelerator)
-    backbone = Backbone(plan.base, accelerator.device)
-    cache = ContentCache(plan.cache_dir, backbone, plan.pixels, interruption.check)
-    encoded = cache.encode(plan.split.training)
-    panel = _panel(plan, backbone, plan.split.held_out) if config.evaluation.enabled else None
-    resumed = _begin(folder, plan, panel, accelerator)
-    unet = _trainable_unet(backbone, config)
-    parameters = list(trainable_parameters(unet).values())
-    optimizer = _optimizer(parameters, config)
-    model, prepared = accelerator.prepare(unet, optimizer)
+    encoding_device = torch.device("cpu") if config.memory.encode_on_cpu else None
+    backbone = Backbone(plan.base, accelerator.device, config.loss, encoding_device)
+    data = make_data(plan, backbone, accelerator, interruption.check)
+    resumed = _begin(folder, plan, data.panel, accelerator)
+    trained = make_trained_model(backbone, config)
+    named = trainable_parameters(trained)
+    optimizer = _optimizer(named, config, accelerator)
+    model, prepared = accelerator.prepare(trained, optimizer)
     run = Run(
         plan=plan,
         status=status,
@@ -142,16 +144,16 @@ def set_up(plan: Plan, status: RunStatus, interruption: Interruption) -> Run:
         accelerator=accelerator,
         folder=folder,
         backbone=backbone,
-        unet=unet,
+        trained=trained,
         model=model,
-        parameters=parameters,
+        parameters=list(named.values()),
         optimizer=prepared,
-        encoded=encoded,
-        draws=_draws(plan, backbone, encoded),
+        averaging=make_averaging(named, config.optimizer, optimizer),
+        training=data.training,
+        prior=data.prior,
         rule=new_rule(plan),
-        held_out=_evaluator(plan, panel, cache, plan.split.held_out, backbone, accelerator),
-        memorized=_memorized(plan, cache, backbone, accelerator),
-        sampler=_sampler(plan, cache, backbone, encoded, accelerator),
+        panels=data.panels,
+        sampler=_sampler(plan, data, backbone, accelerator),
         tracking=_tracking(plan, folder, accelerator, resumed),
         progress=Progress(plan.horizon, plan.grids, accelerator.is_main_process),
     )
@@ -181,77 +183,45 @@ def _begin(folder: RunFolder, plan: Plan, panel: Panel | None, accelerator: Acce
     return answers[0]
 
 
-def _trainable_unet(backbone: Backbone, config: Config) -> UNet2DConditionModel:
-    unet = backbone.load_unet()
-    make_trainable(unet, config.method, config.seed)
-    if config.memory.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-    return unet.to(backbone.device).train()
+def _optimizer(
+    named: Mapping[str, torch.nn.Parameter], config: Config, accelerator: Accelerator
+) -> torch.optim.Optimizer:
+    """Text encoders are a group of their own, for their learning rate."""
+    denoiser = [value for name, value in named.items() if name.startswith("denoiser.")]
+    text = [value for name, value in named.items() if not name.startswith("denoiser.")]
+    groups = [ParameterGroup(denoiser)]
+    if text:
+        groups.append(ParameterGroup(text, text_encoder_scale(config.optimizer)))
+    if config.memory.offload_optimizer and accelerator.device.type != "cpu":
+        return OffloadedOptimizer(groups, config.optimizer)
+    return make_optimizer(groups, config.optimizer, accelerator.device)
 
 
-def _optimizer(parameters: Sequence[torch.nn.Parameter], config: Config) -> torch.optim.Optimizer:
-    return make_optimizer([ParameterGroup(list(parameters))], config.optimizer, parameters[0].device)
-
-
-def _draws(plan: Plan, backbone: Backbone, encoded: Encoded) -> Draws:
-    options = plan.config.optimizer
-    return Draws(
-        seed=plan.config.seed,
-        images=len(plan.split.training),
-        global_batch=options.batch_size * options.accumulation * plan.processes,
-        timesteps=backbone.objective.timesteps,
-        shape=tuple(encoded.mean.shape[1:]),
-        caption_dropout=plan.config.captions.dropout,
-    )
-
-
-def _panel(plan: Plan, backbone: Backbone, examples: Sequence[Example]) -> Panel:
-    return make_panel(
-        examples,
-        strata=plan.config.evaluation.strata,
-        timesteps=backbone.objective.timesteps,
-        base=plan.base.base_id,
-        pixels=plan.pixels,
-        dtype=DTYPES[plan.config.memory.precision],
-    )
-
-
-def _evaluator(
-    plan: Plan,
-    panel: Panel | None,
-    cache: ContentCache,
-    examples: Sequence[Example],
-    backbone: Backbone,
-    accelerator: Accelerator,
-) -> PanelEvaluator | None:
-    if panel is None:
-        return None
-    batch_size = plan.config.evaluation.batch_size
-    return PanelEvaluator(panel, cache.encode(examples), backbone.objective, batch_size, accelerator)
-
-
-def _memorized(
-    plan: Plan, cache: ContentCache, backbone: Backbone, accelerator: Accelerator
-) -> PanelEvaluator | None:
-    """The same measure on the first training images: how far they are memorized."""
-    examples = plan.split.training[: plan.config.evaluation.training_images]
-    if not plan.config.evaluation.enabled or not examples:
-        return None
-    return _evaluator(plan, _panel(plan, backbone, examples), cache, examples, backbone, accelerator)
-
-
-def _sampler(
-    plan: Plan, cache: ContentCache, backbone: Backbone, encoded: Encoded, accelerator: Accelerator
-) -> Sampler | None:
+def _sampler(plan: Plan, data: Data, backbone: Backbone, accelerator: Accelerator) -> Sampler | None:
     """Samples of the configured prompts, or of the captions of the first held-out (else training) images."""
     options = plan.config.samples
-    captions = [example.caption for example in plan.split.held_out or plan.split.training]
-    prompts = (options.prompts or captions[: options.count]) if options.count else []
+    prompts = sample_prompts(plan)
     if not prompts or not accelerator.is_main_process:
         return None
-    embeddings = torch.stack([cache.text(prompt) for prompt in prompts])
-    shape = tuple(encoded.mean.shape[1:])
-    return Sampler(options, prompts, embeddings, encoded.empty_text, shape, backbone, accelerator)
+    side = plan.pixels
+    sizes = backbone.family.sizes((side, side), (0, 0), (side, side))
+    return Sampler(
+        backbone,
+        [data.cache.text(prompt) | sizes for prompt in prompts],
+        data.cache.empty_text() | sizes,
+        backbone.latent_shape(side),
+        [("sample", options.seed, index) for index in range(len(prompts))],
+        options.inference_steps,
+        options.guidance_scale,
+        accelerator.autocast,
+    )
+
+
+def sample_prompts(plan: Plan) -> list[str]:
+    """What samples are drawn of; none where none are wanted."""
+    options = plan.config.samples
+    captions = [example.caption for example in plan.split.held_out or plan.split.training]
+    return (options.prompts or captions[: options.count]) if options.count else []
 
 
 def _tracking(plan: Plan, folder: RunFolder, accelerator: Accelerator, resumed: bool) -> Tracking:
@@ -265,8 +235,9 @@ def _tracking(plan: Plan, folder: RunFolder, accelerator: Accelerator, resumed: 
 def _resume(run: Run) -> None:
     """Go on from checkpoints/last, bit for bit; the curve is cut at its step."""
     checkpoint = load_checkpoint(run.folder.checkpoints)
-    load_weights(run.unet, checkpoint.weights)
+    load_weights(run.trained, checkpoint.weights)
     run.optimizer.load_state_dict(checkpoint.optimizer)
+    run.averaging.load_state_dict(checkpoint.average)
     if checkpoint.scaler is not None and run.accelerator.scaler is not None:
         run.accelerator.scaler.load_state_dict(checkpoint.scaler)
     state = dict(checkpoint.counters)

@@ -57,6 +57,11 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         parameter.copy_(weights[name])
 
 
+def is_adapted(module: nn.Module) -> bool:
+    """Whether an adapter trains, instead of the network."""
+    return bool(getattr(module, "peft_config", None))
+
+
 def save_memory(model: TrainedModel, memory: Memory) -> None:
     """Trade speed for memory, or the other way; nothing of it changes what is computed, but for the last bits."""
     if memory.gradient_checkpointing:
@@ -66,7 +71,7 @@ def save_memory(model: TrainedModel, memory: Memory) -> None:
                 gradient_checkpointing_kwargs={"use_reentrant": False}
             )
     if memory.frozen_half:
-        for component in model.components().values():
+        for component in filter(is_adapted, model.components().values()):
             _shrink_frozen(component, HALF[memory.precision])
     if memory.channels_last:
         model.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
