@@ -105,9 +105,14 @@ class BaseModel:
 
 @dataclass
 class Captions:
+    """What each image is said to show."""
+
     name: str = MISSING
-    source: str = "file"  # file: the .txt beside the image; instance: `text` for every image
-    text: str | None = None
+    source: str = "file"  # file: the image's own caption; short: its first phrase; instance, class: `text`
+    text: str | None = None  # for every image; {class_word} in it is replaced
+    class_word: str | None = None  # what the images show, for example fox
+    words: int = 8  # source=short: at most so many
+    encoding: str = "auto"  # of caption files: auto (UTF-8, or GBK where plain), utf-8, gbk, big5, ...
     dropout: float = 0.0  # share of training examples whose caption is replaced by the empty one
 
 

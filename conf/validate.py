@@ -4,7 +4,11 @@ from collections.abc import Sequence
 import math
 
 from conf.errors import RequestError
+<<<<<<< HEAD
 from conf.schema import Config, Optimizer, SpaceParameter
+=======
+from conf.schema import Captions, Config, SpaceParameter
+>>>>>>> prepare
 
 MOST_INFERENCE_STEPS = 1000  # timesteps that Stable Diffusion 1 and 2 are trained on
 ADAM_OPTIONS = ("weight_decay", "beta1", "beta2", "epsilon")
@@ -72,13 +76,38 @@ def _check_axes(config: Config) -> None:
             _refuse("method.alpha", config.method.alpha, "must be positive: zero would train nothing")
         if not 0 <= config.method.dropout < 1:
             _refuse("method.dropout", config.method.dropout, "must lie in [0, 1)")
-    _one_of("captions.source", config.captions.source, ("file", "instance"))
-    if config.captions.source == "instance" and not config.captions.text:
+    _check_captions(config.captions)
+
+
+def _check_captions(captions: Captions) -> None:
+    _one_of("captions.source", captions.source, ("file", "short", "instance", "class"))
+    for key, text in (("captions.text", captions.text), ("captions.class_word", captions.class_word)):
+        if text is not None and not text.strip():
+            _refuse(key, repr(text), "must hold a word")
+        if text is not None and any("\ud800" <= item <= "\udfff" for item in text):
+            _refuse(key, ascii(text), "is not UTF-8: set the terminal's locale to UTF-8 and type it again")
+    if captions.source == "instance" and not captions.text:
+        _refuse("captions.text", captions.text, "captions=instance needs the caption: captions.text='...'")
+    if captions.source == "class" and (captions.text is None or "{class_word}" not in captions.text):
         _refuse(
-            "captions.text", config.captions.text, "captions=instance needs the caption: captions.text='...'"
+            "captions.text",
+            captions.text,
+            "captions=class needs {class_word} in it: 'a photo of {class_word}'",
         )
-    if not 0 <= config.captions.dropout < 1:
-        _refuse("captions.dropout", config.captions.dropout, "must lie in [0, 1)")
+    if captions.class_word is None and "{class_word}" in (captions.text or ""):
+        _refuse("captions.class_word", None, "captions.text has a place for it: captions.class_word=fox")
+    _at_least("captions.words", captions.words, 1)
+    if captions.encoding != "auto":
+        try:
+            "".encode(captions.encoding)
+        except (LookupError, ValueError):
+            _refuse(
+                "captions.encoding",
+                captions.encoding,
+                "must be auto, utf-8, gbk or another that Python knows",
+            )
+    if not 0 <= captions.dropout < 1:
+        _refuse("captions.dropout", captions.dropout, "must lie in [0, 1)")
 
 
 def _check_optimizer(config: Config) -> None:

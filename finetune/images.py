@@ -1,31 +1,46 @@
 """A folder of captioned images: how files become pixels, and which train or are held out. No torch."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 import hashlib
 from pathlib import Path
+import warnings
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from conf.errors import RequestError
-from conf.inputs import IMAGE_SUFFIXES, project_path
+from conf.inputs import project_path
 from conf.schema import Captions, Dataset
+from finetune.captions import caption_for, long_caption_note
+from finetune.folder import MOST_NAMED, list_folder
+from finetune.names import shown
 from finetune.paths import hash_texts, remembered_hash
+from finetune.similarity import Look, look_at, pairs_alike
 
 WHITE = (255, 255, 255, 255)
+MINIMUM_SIDE = 16  # pixels; a Stable Diffusion latent has one value for 8
 
 
 @dataclass(frozen=True)
 class Example:
-    """One captioned image; `content` is the hash of its pixels, whatever the file's name or format."""
+    """One captioned image.
+
+    Attributes:
+        path: of the file.
+        caption: to train with.
+        content: hash of its pixels, whatever the file's name or format.
+        repeats: how often an epoch shows it, compared with others: N of a repeat folder `N_name`.
+        look: its size and perceptual hashes; None where it was not read from a file.
+    """
 
     path: Path
     caption: str
     content: str
     repeats: int = 1
+    look: Look | None = None
 
 
 @dataclass(frozen=True)
@@ -36,54 +51,50 @@ class Split:
     training: list[Example]
 
 
-def list_images(folder: Path) -> tuple[list[Path], list[str]]:
-    """Image files of a folder, sorted by name, and a note on files and folders in it that are not read.
-
-    Hidden files, caption files and files without a suffix are passed over in silence.
-
-    Raises:
-        RequestError: the folder is missing or holds no image.
-    """
-    if not folder.is_dir():
-        problem = "is a file, not a folder" if folder.exists() else "no such folder"
-        raise RequestError(f"dataset.path={folder}: {problem}; give a folder of images with .txt captions")
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    files = [path for path in entries if path.is_file()]
-    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    others = Counter(
-        path.suffix.lower() for path in files if path.suffix.lower() not in ("", ".txt", *IMAGE_SUFFIXES)
-    )
-    if not images:
-        found = f" (found only {', '.join(sorted(others))} files: convert them)" if others else ""
-        valid = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
-        raise RequestError(f"dataset.path={folder}: no images in this folder{found}; {valid} are read")
-    notes = [f"{number} {suffix} files are not read" for suffix, number in sorted(others.items())]
-    folders = sum(path.is_dir() for path in entries)
-    if folders:
-        notes.append(f"{folders} folders inside of {folder.name} are not read")
-    return images, notes
-
-
 def read_image(path: Path) -> Image.Image:
     """A file as 8-bit RGB pixels: turned by its EXIF orientation, transparency on white.
 
     Raises:
         ValueError: the file cannot be read, is animated, or is of a kind without a defined 8-bit meaning.
     """
+    return on_white(load_image(path))
+
+
+def load_image(path: Path) -> Image.Image:
+    """A file as 8-bit pixels, turned by its EXIF orientation: RGBA where it has transparency, else RGB.
+
+    Raises:
+        ValueError: as `read_image`.
+    """
     try:
-        with Image.open(path) as image:
-            frames = getattr(image, "n_frames", 1)
-            # A camera's MPO is a photo with previews or a depth map behind it.
-            if frames > 1 and image.format != "MPO":
-                raise ValueError(f"has {frames} frames: export the one that is meant as a still image")
-            image.load()
-            return _on_white(_eight_bit(ImageOps.exif_transpose(image)))
-    except ValueError:
+        with warnings.catch_warnings():
+            # Odd metadata around sound pixels is nobody's concern; an image too large to decode safely is.
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                frames = getattr(image, "n_frames", 1)
+                # A camera's MPO is a photo with previews or a depth map behind it.
+                if frames > 1 and image.format != "MPO":
+                    raise _Refused(f"has {frames} frames: export the one that is meant as a still image")
+                image.load()
+                upright = _eight_bit(ImageOps.exif_transpose(image))
+                return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        most = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        raise ValueError(f"has more than {most} million pixels: make it smaller") from error
+    except _Refused:
         raise
     except (
         Exception
     ) as error:  # Pillow's decoders raise anything from SyntaxError to struct.error on damaged files
-        raise ValueError(f"cannot be read ({type(error).__name__}: {error})") from error
+        raise ValueError(f"cannot be read ({type(error).__name__}: {_one_line(error)})") from error
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """RGB, with the transparency of an RGBA image composited on white."""
+    if image.mode == "RGB":
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image).convert("RGB")
 
 
 def square_pixels(image: Image.Image, side: int) -> NDArray[np.float32]:
@@ -98,30 +109,22 @@ def square_pixels(image: Image.Image, side: int) -> NDArray[np.float32]:
 
 def pixel_hash(path: Path) -> str:
     """SHA-256 of an image's size and 8-bit RGB pixels. Raises ValueError as `read_image`."""
-    image = read_image(path)
+    return content_of(read_image(path))
+
+
+def content_of(image: Image.Image) -> str:
+    """SHA-256 of an RGB image's size and pixels."""
     return hashlib.sha256(f"{image.width}x{image.height}|".encode() + image.tobytes()).hexdigest()
 
 
-def read_caption(path: Path, captions: Captions) -> str:
-    """The caption of an image, its white space collapsed.
+def check_size(width: int, height: int) -> None:
+    """Refuse a picture that holds nothing to learn at any resolution.
 
     Raises:
-        ValueError: the caption file is missing, empty or not UTF-8.
+        ValueError: its shorter side is below MINIMUM_SIDE.
     """
-    if captions.source == "instance":
-        return captions.text or ""
-    file = path.with_suffix(".txt")
-    try:
-        caption = " ".join(file.read_text(encoding="utf-8-sig").split())
-    except FileNotFoundError:
-        raise ValueError(
-            f"has no caption: write {file.name}, or use captions=instance captions.text='...'"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"caption {file.name} cannot be read ({error})") from error
-    if not caption:
-        raise ValueError(f"caption {file.name} is empty")
-    return caption
+    if min(width, height) < MINIMUM_SIDE:
+        raise ValueError(f"is {width} x {height} pixels: each side needs {MINIMUM_SIDE} or more")
 
 
 def read_folder(dataset: Dataset, captions: Captions, cache_dir: Path) -> tuple[list[Example], list[str]]:
@@ -131,36 +134,66 @@ def read_folder(dataset: Dataset, captions: Captions, cache_dir: Path) -> tuple[
         RequestError: the folder is missing or empty, or an image is unusable and skip_unreadable is false.
     """
     folder = project_path(dataset.path)
+    listing = list_folder(folder)
     examples: dict[str, Example] = {}
-    problems: list[str] = []
+    problems = list(listing.problems)
     repeats: list[str] = []
-    images, unread = list_images(folder)
-    for path in images:
+    for image in listing.images:
         try:
-            caption = read_caption(path, captions)
-            content = remembered_hash(path, cache_dir, "pixels", pixel_hash)
+            caption = caption_for(image, captions)
+            content, look = _content_and_look(image.path, cache_dir)
+            check_size(look.width, look.height)
         except ValueError as error:
-            problems.append(f"{path.name} {error}")
+            problems.append(f"{image.name} {error}")
+            continue
+        except OSError as error:
+            problems.append(f"{image.name} cannot be read ({error.strerror or error})")
             continue
         if content in examples:
             # The same picture in training and in the held-out set would let the held-out loss be memorized.
-            repeats.append(f"{path.name} is the same picture as {examples[content].path.name}")
+            repeats.append(f"{image.name} is the same picture as {shown(examples[content].path.name)}")
         else:
-            examples[content] = Example(path, caption, content)
+            examples[content] = Example(image.path, caption, content, image.repeats, look)
     if problems and not dataset.skip_unreadable:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise RequestError(
-            f"{folder}: {problems[0]}{more}; repair it, or leave such images out with "
-            f"dataset.skip_unreadable=true"
-        )
+        remedy = "; repair it, or leave such images out with dataset.skip_unreadable=true"
+        raise RequestError(_refusal(f"{shown(folder)}: ", problems, remedy))
     if not examples:
-        raise RequestError(f"dataset.path={folder}: none of its images can be used; {problems[0]}")
-    return list(examples.values()), problems + repeats + unread
+        start = f"dataset.path={shown(folder)}: none of its images can be used; "
+        raise RequestError(_refusal(start, problems))
+    lengths = {shown(item.path.name): len(item.caption.split()) for item in examples.values()}
+    return list(examples.values()), problems + repeats + long_caption_note(lengths) + listing.notes
+
+
+def near_duplicates(examples: Sequence[Example]) -> list[tuple[Example, Example]]:
+    """Pairs that look alike though their pixels differ: a resized, recompressed or retouched copy."""
+    seen = [item for item in examples if item.look is not None]
+    pairs = pairs_alike([item.look for item in seen if item.look is not None])
+    return [(seen[first], seen[second]) for first, second in pairs]
+
+
+def leak_note(split: Split) -> list[str]:
+    """A note on near-duplicates on both sides of the split: training on one teaches the held-out other."""
+    held_out = {item.content for item in split.held_out}
+    across = [
+        pair
+        for pair in near_duplicates([*split.held_out, *split.training])
+        if (pair[0].content in held_out) != (pair[1].content in held_out)
+    ]
+    if not across:
+        return []
+    named = [f"{shown(one.path.name)} and {shown(other.path.name)}" for one, other in across[:MOST_NAMED]]
+    more = f" and {len(across) - MOST_NAMED} pairs more" if len(across) > MOST_NAMED else ""
+    return [
+        f"held-out images look like training images, which makes the held-out loss too low: "
+        f"{'; '.join(named)}{more}; `python -m finetune.prepare` with --duplicates drop leaves such copies out"
+    ]
 
 
 def dataset_id(examples: Sequence[Example]) -> str:
-    """Content id of a set of captioned images: of pixels and captions, not of names, order or split."""
-    return hash_texts(*sorted(f"{item.content} {item.caption}" for item in examples))[:16]
+    """Content id of a set of captioned images: of pixels, captions and repeats, not of names, order or split."""
+    times = [f" x{item.repeats}" if item.repeats != 1 else "" for item in examples]
+    lines = [f"{item.content}{many} {item.caption}" for item, many in zip(examples, times, strict=True)]
+    return hash_texts(*sorted(lines))[:16]
 
 
 def split_examples(examples: Sequence[Example], held_out: int, images: int | None, seed: int) -> Split:
@@ -193,21 +226,36 @@ def split_examples(examples: Sequence[Example], held_out: int, images: int | Non
     return Split(held_out=ordered[:held_out], training=ordered[held_out : held_out + count])
 
 
+class _Refused(ValueError):
+    """A sound file that is of no use here."""
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(shown(" ".join(str(error).split())).split())
+
+
+def _content_and_look(path: Path, cache_dir: Path) -> tuple[str, Look]:
+    """Both are remembered; where neither is, the file is decoded once for the two."""
+    decode = lru_cache(maxsize=1)(read_image)
+    content = remembered_hash(path, cache_dir, "pixels", lambda file: content_of(decode(file)))
+    look = remembered_hash(path, cache_dir, "look", lambda file: look_at(decode(file)).as_text())
+    return content, Look.from_text(look)
+
+
+def _refusal(start: str, problems: Sequence[str], remedy: str = "") -> str:
+    """The first problem and what to do about it on one line; where there are more, every one on a line below."""
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    lines = [f"{start}{problems[0]}{more}{remedy}", *(problems if len(problems) > 1 else [])]
+    return "\n  ".join(lines)
+
+
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Scale 16-bit grey to 8 bits; refuse kinds whose range is unknown."""
     if image.mode.startswith("I;16") or image.mode == "I":
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
-            raise ValueError("holds 32-bit integers: convert it to 8 or 16 bits")
+            raise _Refused("holds 32-bit integers: convert it to 8 or 16 bits")
         return Image.fromarray(np.round(values / 257).astype(np.uint8))
     if image.mode == "F":
-        raise ValueError("holds floating-point values: convert it to 8 bits")
+        raise _Refused("holds floating-point values: convert it to 8 bits")
     return image
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """RGB, with whatever transparency the file has composited on white."""
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    with_alpha = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, WHITE), with_alpha).convert("RGB")

@@ -16,7 +16,7 @@ from curves.stopping.registry import make_rule
 from finetune.base_files import BaseFiles, check_pixels, find_base
 from finetune.buckets import Size, bucket_sizes, bucket_step
 from finetune.budget import apply_recommendation, refuse_overrides
-from finetune.images import Split, dataset_id, read_folder, split_examples
+from finetune.images import Split, dataset_id, leak_note, read_folder, split_examples
 from finetune.paths import make_cache
 from finetune.schedule import lr_sum
 
@@ -85,6 +85,7 @@ def make_plan(config: Config, overrides: Sequence[str]) -> Plan:
     # The images first: a base model may have to be downloaded, gigabytes before the next mistake is found.
     examples, notes = read_folder(config.dataset, config.captions, cache_dir)
     split = split_examples(examples, config.dataset.held_out, config.dataset_size.images, config.dataset.seed)
+    notes += leak_note(split)
     base = find_base(config.base_model.path, cache_dir)
     pixels = config.resolution.pixels or base.native_pixels
     check_pixels(base, pixels)
