@@ -22,8 +22,6 @@ class Dataset:
         0  # of the split into held-out and training images, and of the nested subsets (n8 lies inside n16)
     )
     skip_unreadable: bool = False  # go on without images that cannot be read or have no caption
-    token: str = "sks"  # rare word that names the subject, for DreamBooth's captions
-    class_word: str | None = None  # what the subject is, for example dog: of class captions and class images
 
 
 @dataclass
@@ -65,7 +63,7 @@ class Method:
     dora: bool = False  # the adapter also learns the magnitudes of the weights
     prior_weight: float | None = None  # of the loss on class images (prior preservation); null: none
     prior_images: int = 100  # class images; those that prior_folder lacks are drawn by the base model
-    prior_prompt: str | None = None  # of class images; null: a photo of dataset.class_word
+    prior_prompt: str | None = None  # of class images; null: a photo of captions.class_word
     prior_folder: str | None = None  # own class images; null: all are drawn by the base model
 
 
@@ -109,8 +107,9 @@ class Captions:
 
     name: str = MISSING
     source: str = "file"  # file: the image's own caption; short: its first phrase; instance, class: `text`
-    text: str | None = None  # for every image; {class_word} in it is replaced
-    class_word: str | None = None  # what the images show, for example fox
+    text: str | None = None  # for every image; {token} and {class_word} in it are replaced
+    token: str = "sks"  # a rare word that comes to name the subject, for DreamBooth
+    class_word: str | None = None  # what the images show, for example fox; also of class images
     words: int = 8  # source=short: at most so many
     encoding: str = "auto"  # of caption files: auto (UTF-8, or GBK where plain), utf-8, gbk, big5, ...
     dropout: float = 0.0  # share of training examples whose caption is replaced by the empty one

@@ -4,11 +4,7 @@ from collections.abc import Sequence
 import math
 
 from conf.errors import RequestError
-<<<<<<< HEAD
-from conf.schema import Config, Optimizer, SpaceParameter
-=======
-from conf.schema import Captions, Config, SpaceParameter
->>>>>>> prepare
+from conf.schema import Captions, Config, Method, Optimizer, SpaceParameter
 
 MOST_INFERENCE_STEPS = 1000  # timesteps that Stable Diffusion 1 and 2 are trained on
 ADAM_OPTIONS = ("weight_decay", "beta1", "beta2", "epsilon")
@@ -31,6 +27,8 @@ def validate(config: Config) -> None:
     """
     _check_axes(config)
     _check_optimizer(config)
+    _check_loss(config)
+    _check_memory(config)
     _check_run(config)
     _check_sweep(config)
 
@@ -67,16 +65,90 @@ def _check_axes(config: Config) -> None:
     if pixels is not None and (pixels < 8 or pixels % 8):
         near = max(8, round(pixels / 8) * 8)
         _refuse("resolution.pixels", pixels, f"must be a multiple of 8, for example {near}")
-    _one_of("method.adapter", config.method.adapter, ("none", "lora"))
-    if config.method.adapter == "lora":
-        _one_of("method.targets", config.method.targets, ("attention", "attention_ff", "attention_ff_resnet"))
-        if config.method.rank is None or config.method.rank < 1:
-            _refuse("method.rank", config.method.rank, "must be 1 or more")
-        if config.method.alpha is None or not config.method.alpha > 0:
-            _refuse("method.alpha", config.method.alpha, "must be positive: zero would train nothing")
-        if not 0 <= config.method.dropout < 1:
-            _refuse("method.dropout", config.method.dropout, "must lie in [0, 1)")
+    _at_least("augmentation.crops", config.augmentation.crops, 1)
+    _check_method(config.method)
+    _check_prior(config)
     _check_captions(config.captions)
+
+
+def _check_method(method: Method) -> None:
+    _one_of("method.adapter", method.adapter, ("none", "lora"))
+    _one_of("method.text_encoder", method.text_encoder, ("frozen", "full", "lora"))
+    if method.adapter == "lora":
+        _check_adapter(method)
+        return
+    if method.text_encoder == "lora":
+        _refuse(
+            "method.text_encoder",
+            "lora",
+            "goes with an adapter on the UNet: use method=lora, or text_encoder=full",
+        )
+    for name in ("rank", "alpha", "targets", "dropout", "rslora", "dora"):
+        if value := getattr(method, name):
+            _refuse(f"method.{name}", value, f"method={method.name} has no adapter: drop it")
+
+
+def _check_adapter(method: Method) -> None:
+    if method.text_encoder == "full":
+        _refuse(
+            "method.text_encoder",
+            "full",
+            "an adapter's file holds no whole text encoder: use method.text_encoder=lora",
+        )
+    _one_of("method.targets", method.targets, ("attention", "attention_ff", "attention_ff_resnet"))
+    if method.rank is None or method.rank < 1:
+        _refuse("method.rank", method.rank, "must be 1 or more")
+    if method.alpha is None or not 0 < method.alpha < math.inf:
+        _refuse("method.alpha", method.alpha, "must be a positive number: zero would train nothing")
+    if not 0 <= method.dropout < 1:
+        _refuse("method.dropout", method.dropout, "must lie in [0, 1)")
+
+
+def _check_prior(config: Config) -> None:
+    """Prior preservation needs images of the class, or a prompt to draw them from."""
+    method, measured = config.method, config.evaluation.class_images
+    _at_least("evaluation.class_images", measured, 0)
+    if method.prior_weight is not None:
+        if not 0 < method.prior_weight < math.inf:
+            _refuse(
+                "method.prior_weight",
+                method.prior_weight,
+                "must be a positive number: set it to null to train without class images",
+            )
+        _at_least("method.prior_images", method.prior_images, 1)
+    if method.prior_weight is None and not measured:
+        return
+    if method.prior_prompt is None and config.captions.class_word is None:
+        _refuse(
+            "captions.class_word",
+            None,
+            "class images need it: captions.class_word=dog, or their caption method.prior_prompt='...'",
+        )
+
+
+def _check_loss(config: Config) -> None:
+    loss = config.loss
+    if loss.snr_gamma is not None and not 0 < loss.snr_gamma < math.inf:
+        _refuse(
+            "loss.snr_gamma",
+            loss.snr_gamma,
+            "must be a positive number (5 is usual): zero would train nothing, null gives equal weights",
+        )
+    _at_least("loss.noise_offset", loss.noise_offset, 0)
+    _finite("loss.noise_offset", loss.noise_offset)
+    _one_of("loss.timesteps", loss.timesteps, ("auto", "uniform", "logit_normal"))
+
+
+def _check_memory(config: Config) -> None:
+    memory = config.memory
+    _one_of("memory.precision", memory.precision, ("no", "bf16", "fp16"))
+    if memory.offload_optimizer and config.optimizer.name == "schedulefree":
+        _refuse(
+            "memory.offload_optimizer",
+            True,
+            "the average of optimizer=schedulefree has to lie beside the weights: "
+            "set it to false, or take another optimizer",
+        )
 
 
 def _check_captions(captions: Captions) -> None:
@@ -123,7 +195,6 @@ def _check_optimizer(config: Config) -> None:
     _check_averaging(optimizer)
     if optimizer.name == "prodigy":
         _check_prodigy(optimizer)
-    _one_of("memory.precision", config.memory.precision, ("no", "bf16", "fp16"))
 
 
 def _check_optimizer_options(optimizer: Optimizer) -> None:
@@ -209,6 +280,10 @@ def _check_run(config: Config) -> None:
     _one_of("device", config.device, ("auto", "cpu", "cuda"))
     _at_least("checkpoints.every", config.checkpoints.every, 1)
     _one_of("checkpoints.final", config.checkpoints.final, ("best", "last"))
+    if not config.checkpoints.formats:
+        _refuse("checkpoints.formats", "[]", "name at least one of diffusers, kohya")
+    for form in config.checkpoints.formats:
+        _one_of("checkpoints.formats", form, ("diffusers", "kohya"))
     _at_least("seed", config.seed, 0)
 
 

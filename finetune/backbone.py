@@ -190,5 +190,3 @@ class Backbone:
             f"{part} cannot be loaded ({reason}); "
             f"download or copy it again"
         )
-
-

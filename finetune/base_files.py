@@ -127,9 +127,7 @@ def _family(name: str, index: dict[str, Any]) -> FamilyFiles:
     return family
 
 
-def _text_encoders(
-    name: str, folder: Path, family: FamilyFiles, index: dict[str, Any]
-) -> tuple[str, ...]:
+def _text_encoders(name: str, folder: Path, family: FamilyFiles, index: dict[str, Any]) -> tuple[str, ...]:
     """The text encoders that a pipeline has; every other folder of its family is there."""
     absent = [part for part in family.text_encoders if index.get(part, [None])[0] is None]
     if needed := [part for part in absent if part not in family.optional and part in index]:

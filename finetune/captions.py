@@ -17,7 +17,8 @@ def caption_for(image: ListedImage, captions: Captions) -> str:
         ValueError: its caption is missing, empty or not decodable.
     """
     if captions.source in ("instance", "class"):
-        return (captions.text or "").replace("{class_word}", captions.class_word or "")
+        text = (captions.text or "").replace("{token}", captions.token)
+        return text.replace("{class_word}", captions.class_word or "")
     caption = written_caption(image, captions.encoding)
     return first_phrase(caption, captions.words) if captions.source == "short" else caption
 

@@ -1,17 +1,18 @@
 """Class images for prior preservation (Ruiz et al. 2023): one's own, and what lacks drawn by the base model."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
-from PIL import Image
 from tqdm import tqdm
 
 from conf.errors import RequestError
+from conf.inputs import IMAGE_SUFFIXES
 from conf.schema import Config, Method
 from finetune.backbone import Backbone
 from finetune.cache import ContentCache
-from finetune.images import Example, list_images, pixel_hash
+from finetune.images import Example, pixel_hash
 from finetune.paths import hash_texts, remembered_hash, replace_with
 from finetune.samples import Sampler
 from finetune.trained import TrainedModel
@@ -23,7 +24,7 @@ BATCH = 4
 
 def class_prompt(config: Config) -> str:
     """The caption of class images."""
-    return config.method.prior_prompt or f"a photo of {config.dataset.class_word}"
+    return config.method.prior_prompt or f"a photo of {config.captions.class_word}"
 
 
 def own_class_images(method: Method, count: int, cache_dir: Path, prompt: str) -> list[Example]:
@@ -37,7 +38,7 @@ def own_class_images(method: Method, count: int, cache_dir: Path, prompt: str) -
     folder = Path(method.prior_folder).expanduser()
     if not folder.is_dir():
         raise RequestError(f"method.prior_folder={folder}: no such folder; give a folder of class images")
-    paths = list_images(folder)[0] if any(folder.iterdir()) else []
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     return [_example(path, prompt, cache_dir) for path in paths[:count]]
 
 
@@ -102,7 +103,7 @@ def _draw(
                 GUIDANCE_SCALE,
             )
             for index, image in zip(part, sampler.draw(model), strict=True):
-                replace_with(paths[index], lambda target, image=image: image.save(target, format="PNG"))
+                replace_with(paths[index], partial(image.save, format="PNG"))
                 bar.update()
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from conf.schema import Augmentation
+from finetune.buckets import nearest_bucket
 from finetune.randomness import generator
 
 Size = tuple[int, int]  # (width, height) in pixels
@@ -90,7 +91,4 @@ def upright_size(image: Image.Image) -> Size:
 
 def training_size(original: Size, side: int, buckets: Sequence[Size]) -> Size:
     """The size that an image is trained at: the bucket nearest in shape, or a square where there are none."""
-    if not buckets:
-        return side, side
-    shape = np.log(original[0] / original[1])
-    return min(buckets, key=lambda size: (abs(np.log(size[0] / size[1]) - shape), size))
+    return nearest_bucket(*original, buckets) if buckets else (side, side)

@@ -1,7 +1,7 @@
 """What a run reads of images: the training source, class images, panels. Everything is encoded before training."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from accelerate import Accelerator
 

@@ -15,10 +15,10 @@ from finetune.checkpoint import Checkpoint, drop_checkpoints, save_checkpoint
 from finetune.clock import Clock
 from finetune.interruption import Interruption
 from finetune.plan import Plan
-from finetune.schedule import learning_rate
-from finetune.setup import Run, sample_prompts, set_up, training_state
 from finetune.results import describe, save_result
 from finetune.samples import write_samples
+from finetune.schedule import learning_rate
+from finetune.setup import Run, sample_prompts, set_up, training_state
 from finetune.status import RunStatus
 from finetune.step import training_step
 from finetune.trained import copy_weights, load_weights
@@ -229,7 +229,9 @@ def _save_final(run: Run, outcome: str) -> Path | None:
         kind = "last" if plan.recommended is None else "recommended"
         with run.averaging.applied():
             written.append(
-                save_result(run.trained, run.folder, kind, plan, describe(plan, counters.step, counters.last_loss))
+                save_result(
+                    run.trained, run.folder, kind, plan, describe(plan, counters.step, counters.last_loss)
+                )
             )
     if best and run.best is not None:
         load_weights(run.trained, run.best)

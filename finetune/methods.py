@@ -35,7 +35,9 @@ def make_trained_model(backbone: Backbone, config: Config) -> TrainedModel:
     """
     method, family = config.method, backbone.family
     denoiser = backbone.load_denoiser()
-    make_trainable(denoiser, method.adapter, method, family.targets[method.targets or "attention"], config.seed)
+    make_trainable(
+        denoiser, method.adapter, method, family.targets[method.targets or "attention"], config.seed
+    )
     encoders = {}
     for part in trained_text_encoders(backbone, method):
         encoder = backbone.load_text_encoder(part)

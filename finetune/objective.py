@@ -15,17 +15,15 @@ PREDICTIONS = ("epsilon", "v_prediction")
 
 
 class Objective(Protocol):
-    """The forward process and its training target; timesteps are whole numbers that grow with the noise.
-
-    Attributes:
-        logit_normal: whether training draws middle timesteps more often.
-    """
-
-    logit_normal: bool
+    """The forward process and its training target; timesteps are whole numbers that grow with the noise."""
 
     @property
     def timesteps(self) -> int:
         """How many there are."""
+
+    @property
+    def logit_normal(self) -> bool:
+        """Whether training draws middle timesteps more often."""
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """The noisy latents, of the shape of both (batch, channels, h, w); timesteps are (batch,)."""

@@ -14,7 +14,7 @@ from curves.recommendation import CellAnswer
 from curves.stopping.base import EvaluationRule
 from curves.stopping.registry import make_rule
 from finetune.base_files import BaseFiles, check_pixels, find_base
-from finetune.buckets import Size, bucket_sizes, bucket_step
+from finetune.buckets import bucket_sizes
 from finetune.budget import apply_recommendation, refuse_overrides
 from finetune.images import Split, dataset_id, leak_note, read_folder, split_examples
 from finetune.paths import make_cache
@@ -46,7 +46,7 @@ class Plan:
     base: BaseFiles
     cell: dict[str, Any]
     pixels: int
-    buckets: list[Size]
+    buckets: list[tuple[int, int]]
     horizon: int
     processes: int
     cache_dir: Path
@@ -113,7 +113,7 @@ def make_plan(config: Config, overrides: Sequence[str]) -> Plan:
         base=base,
         cell=cell,
         pixels=pixels,
-        buckets=bucket_sizes(pixels, bucket_step(pixels, base.multiple)) if config.resolution.buckets else [],
+        buckets=_buckets(pixels, base.multiple) if config.resolution.buckets else [],
         horizon=horizon,
         processes=processes,
         cache_dir=cache_dir,
@@ -122,6 +122,12 @@ def make_plan(config: Config, overrides: Sequence[str]) -> Plan:
     )
     _check_rule(plan)
     return plan
+
+
+def _buckets(pixels: int, multiple: int) -> list[tuple[int, int]]:
+    """Sizes of about pixels^2 in steps of 64, or of an eighth of the side where that is less, as the base takes them."""
+    step = max(1, min(64, pixels // 8) // multiple) * multiple
+    return bucket_sizes(pixels, step)
 
 
 def _check_rule(plan: Plan) -> None:

@@ -117,7 +117,9 @@ class Draws:
         latent_noise = random.standard_normal(shape, dtype=np.float32)
         variant = int(random.integers(self.images.variants[image]))
         if self.noise_offset:
-            noise += np.float32(self.noise_offset) * random.standard_normal((shape[0], 1, 1), dtype=np.float32)
+            noise += np.float32(self.noise_offset) * random.standard_normal(
+                (shape[0], 1, 1), dtype=np.float32
+            )
         return Draw(image, variant, timestep, noise, latent_noise, drop)
 
     def _timestep(self, random: np.random.Generator) -> int:

@@ -1,10 +1,12 @@
 """The weights that a run leaves, for people to hand on: an adapter file, or a folder that diffusers loads."""
 
 from collections.abc import Mapping
+from functools import partial
 import json
 from pathlib import Path
 import shutil
 
+from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 
@@ -67,20 +69,18 @@ def save_result(model: TrainedModel, folder: RunFolder, kind: str, plan: Plan, f
     tensors, configs = adapters(model)
     base = Architecture.of(plan.base.path)
     for form in plan.config.checkpoints.formats:
-        target = folder.adapter(kind, form)
-        replace_with(
-            target, lambda path, form=form: save_lora(path, form, tensors, configs, described, base)
-        )
+        write = partial(save_lora, form=form, tensors=tensors, configs=configs, facts=described, base=base)
+        replace_with(folder.adapter(kind, form), write)
     return folder.adapter(kind, plan.config.checkpoints.formats[0])
 
 
-def adapters(model: TrainedModel) -> tuple[dict[str, Tensor], dict[str, object]]:
+def adapters(model: TrainedModel) -> tuple[dict[str, Tensor], dict[str, LoraConfig]]:
     """The adapters' tensors, named component and layer as peft names them, and peft's configuration by component."""
     tensors, configs = {}, {}
     for component, module in model.components().items():
         if not is_adapted(module):
             continue
-        configs[component] = module.peft_config["default"]  # type: ignore[index, union-attr]
+        configs[component] = module.peft_config["default"]  # type: ignore[index]
         for name, value in get_peft_model_state_dict(module, adapter_name="default").items():
             tensors[f"{component}.{name}"] = value
     return tensors, configs

@@ -77,8 +77,9 @@ class Sampler:
         return finished
 
 
-
-def write_samples(folder: RunFolder, step: int, images: Sequence[Image.Image], options: Samples, prompts: list[str]) -> None:
+def write_samples(
+    folder: RunFolder, step: int, images: Sequence[Image.Image], options: Samples, prompts: list[str]
+) -> None:
     """Write samples/step-000064-0.png and so on, and what they are of."""
     folder.samples.mkdir(parents=True, exist_ok=True)
     write_json(folder.samples / "prompts.json", {"prompts": prompts, "seed": options.seed})

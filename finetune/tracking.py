@@ -13,7 +13,16 @@ from conf.schema import Tracker
 from curves.point import Point
 from curves.run_folder import write_atomically
 
-LOSSES = ("train_loss", "val_loss", "val_se", "delta", "delta_se", "log_ratio", "train_panel_loss", "class_panel_loss")
+LOSSES = (
+    "train_loss",
+    "val_loss",
+    "val_se",
+    "delta",
+    "delta_se",
+    "log_ratio",
+    "train_panel_loss",
+    "class_panel_loss",
+)
 LOGGED = (*LOSSES, "lr", "lr_sum", "images_seen")
 
 

@@ -80,7 +80,9 @@ class PanelEvaluator:
         self._accelerator = accelerator
         images, strata = len(panel.images), len(panel.timesteps[0])
         own = range(accelerator.process_index, images, accelerator.num_processes)
-        self._batches = _batches([(image, stratum) for image in own for stratum in range(strata)], encoded, batch_size)
+        self._batches = _batches(
+            [(image, stratum) for image in own for stratum in range(strata)], encoded, batch_size
+        )
 
     @torch.no_grad()
     def losses(self, model: torch.nn.Module) -> Losses:
@@ -112,9 +114,13 @@ class PanelEvaluator:
             )
             for image, stratum in pairs
         ]
-        latents, drawn = torch.stack([latent.mean for latent in chosen]).to(device), torch.stack(noise).to(device)
+        latents, drawn = (
+            torch.stack([latent.mean for latent in chosen]).to(device),
+            torch.stack(noise).to(device),
+        )
         given = stack(
-            [encoded.texts[image] | latent.sizes for (image, _), latent in zip(pairs, chosen, strict=True)], device
+            [encoded.texts[image] | latent.sizes for (image, _), latent in zip(pairs, chosen, strict=True)],
+            device,
         )
         noisy = self._objective.add_noise(latents, drawn, timesteps)
         with self._accelerator.autocast():

@@ -25,7 +25,6 @@ class Family(ABC):
 
     files: ClassVar[FamilyFiles]
     denoiser_class: ClassVar[Any]
-    pipeline_class: ClassVar[Any]
     targets: ClassVar[Mapping[str, Sequence[str]]]  # layers of the denoiser that an adapter is on, by preset
 
     @abstractmethod
@@ -64,7 +63,9 @@ class Family(ABC):
         """Layers of a text encoder whose output the denoiser never sees."""
         return []
 
-    def sizes(self, original: tuple[int, int], crop: tuple[int, int], target: tuple[int, int]) -> Conditioning:
+    def sizes(
+        self, original: tuple[int, int], crop: tuple[int, int], target: tuple[int, int]
+    ) -> Conditioning:
         """Conditioning on (height, width) of the file, (top, left) of the crop in it as resized, and of the result."""
         return {}
 

@@ -24,9 +24,7 @@ class FamilyFiles:
     optional: tuple[str, ...] = ()
 
 
-STABLE_DIFFUSION = FamilyFiles(
-    "sd", "Stable Diffusion 1 or 2", "StableDiffusion", "unet", ("text_encoder",)
-)
+STABLE_DIFFUSION = FamilyFiles("sd", "Stable Diffusion 1 or 2", "StableDiffusion", "unet", ("text_encoder",))
 SDXL = FamilyFiles(
     "sdxl", "Stable Diffusion XL", "StableDiffusionXL", "unet", ("text_encoder", "text_encoder_2")
 )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +17,6 @@ from finetune.objective import Diffusion, Objective
 class StableDiffusionXL(Family):
     files = SDXL
     denoiser_class = UNet2DConditionModel
-    pipeline_class = StableDiffusionXLPipeline
     targets = UNET_TARGETS
 
     def objective(self, scheduler: Mapping[str, Any], loss: Loss | None = None) -> Objective:
@@ -46,5 +45,7 @@ class StableDiffusionXL(Family):
     def unused_text_layers(self, part: str, encoder: nn.Module) -> list[nn.Module]:
         return layers_after_penultimate(encoder) if part == "text_encoder" else []
 
-    def sizes(self, original: tuple[int, int], crop: tuple[int, int], target: tuple[int, int]) -> Conditioning:
+    def sizes(
+        self, original: tuple[int, int], crop: tuple[int, int], target: tuple[int, int]
+    ) -> Conditioning:
         return {"sizes": torch.tensor([*original, *crop, *target], dtype=torch.float32)}

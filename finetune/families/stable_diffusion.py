@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from conf.schema import Loss
@@ -23,7 +23,6 @@ UNET_TARGETS = {
 class StableDiffusion(Family):
     files = STABLE_DIFFUSION
     denoiser_class = UNet2DConditionModel
-    pipeline_class = StableDiffusionPipeline
     targets = UNET_TARGETS
 
     def objective(self, scheduler: Mapping[str, Any], loss: Loss | None = None) -> Objective:

@@ -1,9 +1,9 @@
 """Stable Diffusion 3 (Esser et al. 2024): a transformer on a rectified flow, told of two CLIPs and, mostly, a T5."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 import torch
 from torch import Tensor, nn
 
@@ -21,8 +21,7 @@ CLIP = ("text_encoder", "text_encoder_2")
 class StableDiffusion3(Family):
     files = STABLE_DIFFUSION_3
     denoiser_class = SD3Transformer2DModel
-    pipeline_class = StableDiffusion3Pipeline
-    targets = {
+    targets: ClassVar[Mapping[str, Sequence[str]]] = {
         "attention": (*ATTENTION, *TEXT_ATTENTION),
         "attention_ff": (*ATTENTION, *TEXT_ATTENTION, *FEED_FORWARD, *TEXT_FEED_FORWARD),
         # A transformer has no residual blocks of convolutions; this preset means all layers that there are.
