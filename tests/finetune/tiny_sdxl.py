@@ -17,7 +17,7 @@ from tests.finetune.tiny_parts import PIXELS, WIDTH, clip_config, clip_tokenizer
 WIDTH_2 = 24  # of the second text encoder, so that the two cannot be mistaken for one another
 TIME_WIDTH = 8  # of each of the six size and crop numbers
 REAL_STRUCTURE = {
-    "block_out_channels": (8, 8, 16),
+    "block_out_channels": (8, 16, 24),
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     "transformer_layers_per_block": (1, 2, 3),  # of the real one: 1, 2, 10
