@@ -78,6 +78,8 @@ def make_sd3(folder: Path, **transformer: Any) -> Path:
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
     )
+    with torch.no_grad():  # as in the real one, whose file holds no projection of CLIP-L
+        pipeline.text_encoder.text_projection.weight.copy_(torch.eye(WIDTH))
     pipeline.save_pretrained(folder)
     return folder
 
