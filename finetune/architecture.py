@@ -20,6 +20,7 @@ class Architecture:
         family: sd, sdxl or sd3.
         open_clip: whether a Stable Diffusion 1 or 2 has OpenCLIP's text encoder, which makes it a 2.
         prediction: epsilon, v_prediction or flow.
+        zero_terminal_snr: whether its noise schedule ends in pure noise (Lin et al. 2024).
         pixels: side of the images it was trained at.
         layers_per_block: residual blocks in a down block of the UNet; 0 where there is none.
         attention: whether each up block of the UNet has attention.
@@ -29,6 +30,7 @@ class Architecture:
     family: str
     open_clip: bool
     prediction: str
+    zero_terminal_snr: bool
     pixels: int
     layers_per_block: int
     attention: tuple[bool, ...]
@@ -50,6 +52,7 @@ class Architecture:
             family=family,
             open_clip=family == "sd" and text.get("hidden_act", "quick_gelu") == "gelu",
             prediction="flow" if family == "sd3" else schedule.get("prediction_type", "epsilon"),
+            zero_terminal_snr=bool(schedule.get("rescale_betas_zero_snr", False)),
             pixels=int(denoiser["sample_size"]) * 2 ** (levels - 1),
             layers_per_block=int(denoiser.get("layers_per_block", 0)),
             attention=tuple("CrossAttn" in kind for kind in denoiser.get("up_block_types", ())),

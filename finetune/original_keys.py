@@ -150,6 +150,8 @@ def open_clip_weights(tensors: Tensors) -> dict[str, Tensor]:
     weights = {}
     for name, value in short.items():
         match = re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)", name)
+        if name == "embeddings.position_ids":  # a constant, in files of older versions
+            continue
         if name == "text_projection.weight":
             weights["text_projection"] = value.T.contiguous()
         elif match is None:

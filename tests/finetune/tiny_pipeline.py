@@ -2,39 +2,41 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 import numpy as np
 from PIL import Image
 import torch
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
-TOKENS, WIDTH, PIXELS = 8, 16, 32
+from tests.finetune.tiny_parts import PIXELS, WIDTH, clip_config, clip_tokenizer
+
+REAL_STRUCTURE = {
+    "block_out_channels": (8, 8, 16, 16),
+    "down_block_types": (*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
+    "layers_per_block": 2,
+}
 
 
-def make_pipeline(folder: Path, prediction: str = "epsilon", dropout: float = 0.0) -> Path:
-    """Write a pipeline whose native size is 32 px, with a VAE factor of 2."""
+def make_pipeline(
+    folder: Path, prediction: str = "epsilon", dropout: float = 0.0, open_clip: bool = False, **unet: Any
+) -> Path:
+    """Write a pipeline whose native size is 32 px, with a VAE factor of 2; `unet` overrides its configuration.
+
+    With `open_clip` its text encoder is of Stable Diffusion 2's kind, else of 1's.
+    """
     torch.manual_seed(0)
-    letters = [*"abcdefghijklmnopqrstuvwxyz0123456789"]
-    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(
-        vocab={word: index for index, word in enumerate(words)},
-        merges=[],
-        unk_token="<|endoftext|>",
-        model_max_length=TOKENS,
-    )
-    text = CLIPTextConfig(
-        vocab_size=len(words),
-        hidden_size=WIDTH,
-        intermediate_size=WIDTH,
-        projection_dim=WIDTH,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=TOKENS,
-        bos_token_id=len(words) - 2,
-        eos_token_id=len(words) - 1,
-        pad_token_id=len(words) - 1,
-    )
+    padding = "!" if open_clip else "<|endoftext|>"
+    text = clip_config(padding, layers=2, hidden_act="gelu") if open_clip else clip_config()
+    structure = {
+        "block_out_channels": (8, 16),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "layers_per_block": 1,
+        **unet,
+    }
     pipeline = StableDiffusionPipeline(
         vae=AutoencoderKL(
             block_out_channels=(8, 8),
@@ -47,17 +49,14 @@ def make_pipeline(folder: Path, prediction: str = "epsilon", dropout: float = 0.
             scaling_factor=0.5,
         ),
         text_encoder=CLIPTextModel(text),
-        tokenizer=tokenizer,
+        tokenizer=clip_tokenizer(padding),
         unet=UNet2DConditionModel(
             sample_size=PIXELS // 2,
-            block_out_channels=(8, 16),
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            layers_per_block=1,
             cross_attention_dim=WIDTH,
             attention_head_dim=2,
             norm_num_groups=4,
             dropout=dropout,
+            **structure,
         ),
         scheduler=DDIMScheduler(
             beta_start=0.00085,
