@@ -192,6 +192,21 @@ def test_prodigy_reports_the_learning_rate_it_has_found(capsys: pytest.CaptureFi
     assert capsys.readouterr().out == ""
 
 
+def test_prodigy_is_set_as_its_authors_advise_for_diffusion_models() -> None:
+    from prodigyopt import Prodigy
+
+    options = optimizer_options("prodigy", warmup_steps=5)
+    ours, theirs = Regression(options), Regression(options)
+    theirs.optimizer = Prodigy(
+        theirs.weights, weight_decay=0.01, safeguard_warmup=True, use_bias_correction=True
+    )
+    for group in theirs.optimizer.param_groups:
+        group["lr_scale"] = 1.0
+    ours.train(range(1, 13))
+    theirs.train(range(1, 13))
+    assert same(ours.weights, theirs.weights)
+
+
 def test_a_larger_coefficient_gives_prodigy_a_larger_learning_rate() -> None:
     found = []
     for factor in (0.5, 2.0):
