@@ -21,7 +21,11 @@ def fresh_schedule(run: Run) -> Schedule:
     values = run.facts.hyperparameters
     horizon = max(int(run.facts.horizon), run.last_step, 1)
     rates = _rates(
-        str(values.get("schedule", "constant")), run.lr, int(values.get("warmup_steps") or 0), horizon
+        str(values.get("schedule", "constant")),
+        run.lr,
+        int(values.get("warmup_steps") or 0),
+        horizon,
+        float(values.get("decay_share") or 1.0),
     )
     if rates is not None:
         lr_sum = np.concatenate([[0.0], np.cumsum(rates)])
@@ -31,7 +35,7 @@ def fresh_schedule(run: Run) -> Schedule:
     return Schedule.interpolated(curve.steps.astype(float), curve.lr_sum, horizon)
 
 
-def _rates(schedule: str, lr: float, warmup: int, horizon: int) -> Array | None:
+def _rates(schedule: str, lr: float, warmup: int, horizon: int, decay_share: float) -> Array | None:
     """Learning rate of every update, (horizon,); None for a schedule that is not known here."""
     step = np.arange(horizon, dtype=float)
     ramp = np.minimum((step + 1) / warmup, 1.0) if warmup else np.ones(horizon)
@@ -40,5 +44,6 @@ def _rates(schedule: str, lr: float, warmup: int, horizon: int) -> Array | None:
         "constant": np.ones(horizon),
         "cosine": 0.5 * (1 + np.cos(np.pi * progress)),
         "linear": 1 - progress,
+        "warmup_stable_decay": np.minimum((horizon - step) / (decay_share * horizon), 1.0),
     }.get(schedule)
     return None if decay is None else lr * ramp * decay

@@ -212,3 +212,19 @@ def test_exponent_of_an_exact_law(truth: float) -> None:
     low, median, high = exponent(images, 3 * images**truth, np.full(5, 0.02))
     assert low < truth < high
     assert median == pytest.approx(truth, abs=0.05)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "warmup_stable_decay"])
+def test_the_formula_is_the_trainers(tmp_path: Path, schedule: str) -> None:
+    """A run that was cut before its decay is still known to decay."""
+    from conf.schema import Optimizer
+    from finetune.schedule import learning_rate, lr_sum
+
+    optimizer = Optimizer(lr=1e-3, schedule=schedule, warmup_steps=20, decay_share=0.4)
+    facts = {"schedule": schedule, "warmup_steps": 20, "decay_share": 0.4}
+    folder = make_run(tmp_path / "a", replace(SPEC, horizon=300, last_step=76, hyperparameters=facts))
+    record = json.loads((folder.path / "run.json").read_text())
+    record["horizon_lr_sum"] = lr_sum(optimizer, 300, 300)
+    (folder.path / "run.json").write_text(json.dumps(record))
+    expected = np.cumsum([learning_rate(optimizer, 300, step) for step in range(1, 301)])
+    np.testing.assert_allclose(fresh_schedule(read_run(folder)).lr_sum[1:], expected, rtol=1e-12)

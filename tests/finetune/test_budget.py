@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from conf.compose import load_config
+from conf.compose import load_config, options
 from conf.errors import RequestError
 from conf.schema import Config
 from curves.recommendation import CellAnswer, Recommendation, write_recommendation
@@ -109,7 +109,8 @@ def test_a_study_without_a_recommendation_says_how_to_make_one(config: Config, t
     [
         *("optimizer.lr=1e-3", "method.rank=2", "optimizer.batch_size=1", "optimizer.schedule=linear"),
         *("budget.max_steps=9", "++optimizer.lr=1", "optimizer.accumulation=2", "optimizer=adamw"),
-        "captions.dropout=0.1",
+        *("captions.dropout=0.1", "optimizer.ema_decay=0.9", "optimizer.text_encoder_lr=1e-5"),
+        *("optimizer.d_coef=2", "optimizer.decay_share=0.5"),
     ],
 )
 def test_overriding_what_is_recommended_is_refused_by_key(override: str) -> None:
@@ -126,16 +127,26 @@ def test_other_overrides_are_free() -> None:
     assert not any(item in str(caught.value) for item in free[1:])
 
 
-def test_recorded_hyperparameters_are_read_back(config: Config, tmp_path: Path) -> None:
-    config.budget.max_steps, config.optimizer.schedule = 1000, "cosine"
-    config.optimizer.lr, config.method.alpha, config.captions.dropout = 5e-3, 2.0, 0.25
+@pytest.mark.parametrize("name", options("optimizer"))
+def test_recorded_hyperparameters_are_read_back(name: str, tmp_path: Path) -> None:
+    config = load_config(["budget.max_steps=1000", f"optimizer={name}"])
+    if name != "schedulefree":
+        config.optimizer.schedule, config.optimizer.decay_share = "warmup_stable_decay", 0.3
+        config.optimizer.ema_decay = 0.99
+    config.optimizer.lr, config.method.alpha, config.captions.dropout = 0.05, 2.0, 0.25
     values = hyperparameters(config, processes=2)
     assert values["batch"] == 8
     store(tmp_path, cell(hyperparameters=values))
     fresh = load_config(["budget=recommended", f"budget.study={tmp_path}"])
     changed, _ = apply_recommendation(fresh, IDENTITY, processes=2)
     assert hyperparameters(changed, processes=2) == values
-    assert {*values} == {*HYPERPARAMETERS, "batch"}
+    assert changed.optimizer == config.optimizer
+    if name != "schedulefree":
+        assert {*values} == {*HYPERPARAMETERS, "batch"}
+
+
+def test_a_schedule_that_does_not_decay_has_no_decay_share() -> None:
+    assert not {"decay_share", "horizon"} & hyperparameters(load_config([]), processes=1).keys()
 
 
 def test_a_whole_unet_has_no_adapter_hyperparameters() -> None:
