@@ -27,6 +27,7 @@ def validate(config: Config) -> None:
     """
     _check_axes(config)
     _check_optimizer(config)
+    _check_text_encoder_lr(config)
     _check_loss(config)
     _check_memory(config)
     _check_run(config)
@@ -123,6 +124,16 @@ def _check_prior(config: Config) -> None:
             "captions.class_word",
             None,
             "class images need it: captions.class_word=dog, or their caption method.prior_prompt='...'",
+        )
+
+
+def _check_text_encoder_lr(config: Config) -> None:
+    lr = config.optimizer.text_encoder_lr
+    if lr is not None and config.method.text_encoder == "frozen":
+        _refuse(
+            "optimizer.text_encoder_lr",
+            lr,
+            "no text encoder trains: drop it, or set method.text_encoder=full (lora with an adapter)",
         )
 
 

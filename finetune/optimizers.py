@@ -3,20 +3,14 @@
 from collections.abc import Sequence
 import contextlib
 from dataclasses import dataclass
-from importlib.util import find_spec
 import io
 from typing import Any
 
 import torch
 
-from conf.errors import RequestError
 from conf.schema import Optimizer
+from finetune.extras import check_library
 
-LIBRARIES = {  # optimizer -> the optional library that it comes from, and our extra that brings it
-    "adamw8bit": ("bitsandbytes", "eight-bit"),
-    "prodigy": ("prodigyopt", "optimizers"),
-    "schedulefree": ("schedulefree", "optimizers"),
-}
 FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 Groups = list[dict[str, Any]]
@@ -33,20 +27,6 @@ class ParameterGroup:
 def text_encoder_scale(options: Optimizer) -> float:
     """The `lr_scale` of the text encoders' parameters."""
     return 1.0 if options.text_encoder_lr is None else options.text_encoder_lr / options.lr
-
-
-def check_library(options: Optimizer) -> None:
-    """Find the optional library of an optimizer without loading it.
-
-    Raises:
-        RequestError: it is not installed.
-    """
-    library, extra = LIBRARIES.get(options.name, ("torch", ""))
-    if find_spec(library) is None:
-        raise RequestError(
-            f"optimizer={options.name}: needs {library}, which is not installed; "
-            f"pip install 'stepbudget[{extra}]'"
-        )
 
 
 def make_optimizer(

@@ -88,8 +88,11 @@ def adapters(model: TrainedModel) -> tuple[dict[str, Tensor], dict[str, LoraConf
 
 def _save_networks(model: TrainedModel, folder: RunFolder, kind: str, facts: Mapping[str, str]) -> Path:
     """The whole trained networks in diffusers' layout; the folder appears when it is complete."""
+    from transformers.utils import logging
+
     target, temporary = folder.model(kind), folder.path / f".{kind}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
+    logging.disable_progress_bar()
     for component, module in model.components().items():
         module.save_pretrained(temporary / component)  # type: ignore[operator]
     (temporary / "stepbudget.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

@@ -67,14 +67,16 @@ def save_memory(model: TrainedModel, memory: Memory) -> None:
     if memory.gradient_checkpointing:
         model.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
         for encoder in model.text_encoders.values():
-            encoder.gradient_checkpointing_enable(  # type: ignore[operator]
-                gradient_checkpointing_kwargs={"use_reentrant": False}
+            encoder.activation_checkpointing_enable(  # type: ignore[operator]
+                activation_checkpointing_kwargs={"use_reentrant": False}
             )
     if memory.frozen_half:
         for component in filter(is_adapted, model.components().values()):
             _shrink_frozen(component, HALF[memory.precision])
     if memory.channels_last:
         model.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if memory.compile:
+        model.denoiser.compile(backend=memory.compile_backend)
 
 
 def _shrink_frozen(component: nn.Module, half: torch.dtype) -> None:

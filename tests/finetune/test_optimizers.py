@@ -18,10 +18,10 @@ from conf.compose import load_config, options
 from conf.errors import RequestError
 from conf.schema import Config, Optimizer
 from conf.validate import OPTIMIZER_OPTIONS, validate
+from finetune.extras import check_library
 from finetune.optimizers import (
     LIBRARIES,
     ParameterGroup,
-    check_library,
     effective_learning_rate,
     make_optimizer,
     set_learning_rate,
