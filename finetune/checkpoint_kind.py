@@ -78,7 +78,7 @@ def recognize(file: Path, shapes: Shapes) -> Kind:
             f"depth or upscaling model); give a text-to-image model"
         )
     parts = {(prefix,): f"text encoder ({prefix}*)" for prefix in kind.text_encoders}
-    parts: dict[tuple[str, ...], str] = {(prefix,): f"text encoder ({prefix}*)" for prefix in kind.text_encoders}
+    for prefixes, part in [*parts.items(), (AUTOENCODER, "autoencoder")]:
         if not any(name.startswith(prefixes) for name in shapes):
             raise RequestError(
                 f"base_model.path={file}: this {kind.title} has no {part}; give a file that holds the whole model, "
