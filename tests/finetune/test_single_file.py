@@ -115,13 +115,13 @@ def test_files_say_what_they_are(files: dict[str, Path]) -> None:
         "sd2 real": "stable-diffusion-v2-32-v",
         "sdxl": "stable-diffusion-xl-v1-base",
         "sdxl real": "stable-diffusion-xl-v1-base",
-        "sd3": "stable-diffusion-v3",
-        "sd35": "stable-diffusion-v3",
+        "sd3": "stable-diffusion-3",
+        "sd35": "stable-diffusion-3",
     }
     assert {data["steps"] for data in said.values()} == {"7"}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     layers=st.integers(1, 3),
     attention=st.lists(st.booleans(), min_size=1, max_size=4),
