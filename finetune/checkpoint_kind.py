@@ -54,7 +54,7 @@ KINDS = {
         "sd3",
         "Stable Diffusion 3",
         "StableDiffusion3Pipeline",
-        ("text_encoders.clip_l.transformer.", "text_encoders.clip_g.transformer."),
+        tuple(f"text_encoders.{name}.transformer." for name in ("clip_l", "clip_g", "t5xxl")),
     ),
 }
 

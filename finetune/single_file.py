@@ -37,7 +37,6 @@ PRECISIONS = {  # of weights; whatever else a file holds is no weight
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-T5 = "text_encoders.t5xxl.transformer."
 
 
 def to_folder(
@@ -216,8 +215,6 @@ def _fetch(name: str, file: Path, config: str | None) -> Path:
 def _load(file: Path, readable: Path, kind: Kind, source: Path, shapes: Shapes) -> Any:
     """The pipeline in memory, in the precision it is stored in."""
     absent: dict[str, None] = {"feature_extractor": None, "image_encoder": None}
-    if kind.name == "sd3" and not any(name.startswith(T5) for name in shapes):
-        absent |= {"text_encoder_3": None, "tokenizer_3": None}
     if kind.pipeline == "StableDiffusionPipeline":
         absent |= {"safety_checker": None}
     diffusers.utils.logging.disable_progress_bar()
@@ -229,7 +226,7 @@ def _load(file: Path, readable: Path, kind: Kind, source: Path, shapes: Shapes) 
         raise _unfit(file, source, "some weights are missing") from error
     except Exception as error:  # safetensors, json, torch and both libraries raise errors of their own
         raise _unfit(file, source, _one_line(error)) from error
-    if pipeline.components.get("text_encoder_3") is not None:
+    if kind.name == "sd3":
         t5 = pipeline.text_encoder_3
         t5.set_input_embeddings(t5.get_input_embeddings())  # its encoder's are the same; files hold them once
     for part, model in pipeline.components.items():

@@ -275,6 +275,13 @@ def without(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name: value for name, value in weights.items() if not name.startswith(prefix)}
 
 
+def test_a_version_3_needs_its_t5(folders: dict[str, Path], files: dict[str, Path], tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file(without(load_file(files["sd3"]), "text_encoders.t5xxl."), file)
+    with pytest.raises(RequestError, match=r"Stable Diffusion 3 has no text encoder \(text_encoders\.t5xxl"):
+        to_folder(file, str(folders["sd3"]), tmp_path, allow_pickle=False)
+
+
 ONE = torch.ones(2, 2)
 INPAINTING = {"model.diffusion_model.input_blocks.0.0.weight": torch.ones(8, 9, 3, 3)}
 FLUX = {"double_blocks.0.img_attn.norm.key_norm.scale": ONE, "img_in.weight": torch.ones(2)}
