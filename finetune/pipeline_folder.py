@@ -37,7 +37,9 @@ def assemble(
         place(trained if trained is not None and trained.is_dir() else base.path / part, target / part)
     index = json.loads((base.path / "model_index.json").read_text(encoding="utf-8"))
     for name, value in index.items():
-        if isinstance(value, list) and name not in parts:  # a safety checker, say, which is not among a base's files
+        if (
+            isinstance(value, list) and name not in parts
+        ):  # a safety checker, say, which is not among a base's files
             index[name] = [None, None]
     index["_class_name"] = f"{base.family.pipeline}Pipeline"
     if "safety_checker" in index:

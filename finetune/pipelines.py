@@ -11,23 +11,10 @@ import torch
 from conf.errors import RequestError
 from finetune.backbone import Backbone
 from finetune.base_files import BaseFiles
-from finetune.families.files import FAMILIES
 from finetune.lora_files import COMPONENTS
 from finetune.names import shown
+from finetune.quiet import be_quiet
 from finetune.weights import Weights
-
-
-def be_quiet() -> None:
-    """Silence what libraries say of their own affairs, before they are imported: importing a pipeline asks transformers
-    for image processors, which complain that torchvision is not installed though nothing here uses them."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    import diffusers
-
-    diffusers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
 
 
 def choose_device(name: str) -> torch.device:
@@ -79,13 +66,9 @@ def add_lora(pipeline: Any, base: BaseFiles, weights: Weights, name: str) -> Non
         name: of the adapter.
 
     Raises:
-        RequestError: it is for another family or for layers of other sizes, or does not fit in part.
+        RequestError: it is for layers of other sizes, or does not fit in part.
     """
     given, title = shown(weights.name), base.family.title
-    family = weights.family()
-    if family not in (None, base.family.name):
-        titles = {files.name: files.title for files in FAMILIES}
-        raise RequestError(f"{given}: an adapter of {titles[str(family)]}, while the base model is a {title}")
     try:
         pipeline.load_lora_weights(weights.path.parent, weight_name=weights.path.name, adapter_name=name)
     except Exception as error:  # safetensors, torch, peft and diffusers raise errors of their own

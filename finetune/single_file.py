@@ -217,7 +217,6 @@ def _load(file: Path, readable: Path, kind: Kind, source: Path, shapes: Shapes) 
     absent: dict[str, None] = {"feature_extractor": None, "image_encoder": None}
     if kind.pipeline == "StableDiffusionPipeline":
         absent |= {"safety_checker": None}
-    diffusers.utils.logging.disable_progress_bar()
     try:
         pipeline = getattr(diffusers, kind.pipeline).from_single_file(
             readable, config=str(source), local_files_only=True, torch_dtype=_precision(shapes), **absent

@@ -15,6 +15,7 @@ from conf.inputs import project_path
 from conf.schema import BaseModel
 from curves.run_folder import RunFolder, read_json
 from finetune.base_files import BaseFiles, find_base
+from finetune.families.files import FAMILIES
 from finetune.names import shown
 
 WHICH = ("recommended", "best", "last")
@@ -75,11 +76,7 @@ class Weights:
             if stated.startswith(start):
                 return family
         return next(
-            (
-                family
-                for mark, family in MARKS.items()
-                if any(name.startswith(mark) for name in self.tensors)
-            ),
+            (family for mark, family in MARKS.items() if any(name.startswith(mark) for name in self.tensors)),
             None,
         )
 
@@ -141,6 +138,21 @@ def find_base_of(weights: Weights, key: str, base: str | None, config: str | Non
     )
 
 
+def check_family(weights: Weights, base: BaseFiles) -> None:
+    """Refuse an adapter that says it is for another family of models.
+
+    Raises:
+        RequestError: it does.
+    """
+    family = weights.family()
+    if family not in (None, base.family.name):
+        titles = {files.name: files.title for files in FAMILIES}
+        raise RequestError(
+            f"{shown(weights.name)}: is an adapter of {titles[str(family)]}, while the base model is a "
+            f"{base.family.title}; name the model it was trained on with --base"
+        )
+
+
 def named_base(name: str, config: str | None, cache: Path) -> BaseFiles:
     """The model that --base names: an option of base_model, a folder, a hub id or a single file.
 
@@ -164,7 +176,11 @@ def _find(given: str, model: BaseModel, cache: Path, remedy: str) -> BaseFiles:
     try:
         return find_base(model.path, cache, model)
     except RequestError as error:
-        text = str(error).removeprefix(f"base_model.path={model.path}: ").replace("base_model.config", "--config")
+        text = (
+            str(error)
+            .removeprefix(f"base_model.path={model.path}: ")
+            .replace("base_model.config", "--config")
+        )
         raise RequestError(f"{given}: {text}{remedy}") from error
 
 

@@ -1,4 +1,4 @@
-"""`python -m finetune.generate RUN_OR_FILE... --prompts TEXT... --to GRID.png`. Exit status: 0, 1 failed, 2 wrong request."""
+"""`python -m finetune.generate RUN_OR_FILE... --prompts TEXT... --to GRID.png`. Exit status as of `conf.errors`."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 import sys
 
 from conf.errors import exit_status
+from finetune.generate.columns import make_columns
 from finetune.generate.options import DEFAULT_CACHE, Options, parse_weighted
 from finetune.names import shown
 
@@ -30,9 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _generate(given: argparse.Namespace) -> int:
     options = _options(given)
     options.check()
-    from finetune.generate.work import generate  # torch takes seconds that a wrong request should not wait for
+    columns = make_columns(options)
+    # Here, since importing torch takes seconds that a wrong request should not have to wait for.
+    from finetune.generate.work import generate
 
-    print(shown(generate(options)))
+    generate(options, columns)
+    print(shown(options.to))
     return 0
 
 
@@ -55,7 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", metavar="N", nargs="+", type=int, default=[0])
     add("--to", metavar="GRID.png", type=Path, required=True)
     add("--images", metavar="FOLDER", type=Path, help="of the single images; beside GRID.png by default")
-    add("--base", metavar="MODEL", help="tiny, sd15, ..., folder, hub id or .safetensors file; that of the runs")
+    add(
+        "--base",
+        metavar="MODEL",
+        help="tiny, sd15, ..., folder, hub id or .safetensors file; that of the runs",
+    )
     add(
         "--config",
         metavar="FOLDER_OR_HUB_ID",

@@ -9,7 +9,7 @@ from conf.errors import RequestError
 from finetune.base_files import BaseFiles
 from finetune.generate.options import BASE, Options, Weighted
 from finetune.names import shown
-from finetune.weights import LORA, NETWORKS, Weights, find_base_of, find_weights, named_base
+from finetune.weights import LORA, NETWORKS, Weights, check_family, find_base_of, find_weights, named_base
 
 Adapter = tuple[Weights, float]
 
@@ -57,7 +57,9 @@ def make_columns(options: Options) -> list[Column]:
         own = base if weights is None else _base_of(weights, options)
         assert own is not None  # _base raises where a column needs one and nothing names it
         stack = [(weights, item)] if weights is not None and weights.form == LORA else []
-        stack += [(lora, option) for lora, option in zip(loras, options.loras, strict=True) if lora is not None]
+        stack += [
+            (lora, option) for lora, option in zip(loras, options.loras, strict=True) if lora is not None
+        ]
         for chosen in itertools.product(*(option.weights for _, option in stack)):
             adapters = tuple((lora, weight) for (lora, _), weight in zip(stack, chosen, strict=True))
             columns.append(_column(item, weights, own, adapters, options))
@@ -66,12 +68,11 @@ def make_columns(options: Options) -> list[Column]:
 
 def _find(key: str, item: Weighted) -> Weights | None:
     """Weights; None for the base model itself."""
-    if item.name == BASE:
-        weights = None
-    else:
-        weights = find_weights(key, item.name)
+    weights = None if item.name == BASE else find_weights(key, item.name)
     if item.stated and (weights is None or weights.form != LORA):
-        raise RequestError(f"{key}={shown(item.name)}: is no adapter, so it takes no weight; drop what follows the colon")
+        raise RequestError(
+            f"{key}={shown(item.name)}: is no adapter, so it takes no weight; drop what follows the colon"
+        )
     return weights
 
 
@@ -94,11 +95,15 @@ def _base_of(weights: Weights, options: Options) -> BaseFiles:
 def _column(
     item: Weighted, weights: Weights | None, base: BaseFiles, adapters: tuple[Adapter, ...], options: Options
 ) -> Column:
+    for lora, _ in adapters:
+        check_family(lora, base)
     trained = [lora for lora, _ in adapters] + ([weights] if weights is not None else [])
     pixels = options.size or (weights.pixels if weights is not None else None) or base.native_pixels
     if pixels % base.multiple:
         near = max(1, round(pixels / base.multiple)) * base.multiple
-        raise RequestError(f"--size={pixels}: this model needs a multiple of {base.multiple}, for example {near}")
+        raise RequestError(
+            f"--size={pixels}: this model needs a multiple of {base.multiple}, for example {near}"
+        )
     return Column(
         heading=_heading(item, weights, adapters, options),
         base=base,
@@ -109,9 +114,7 @@ def _column(
     )
 
 
-def _heading(
-    item: Weighted, weights: Weights | None, adapters: tuple[Adapter, ...], options: Options
-) -> str:
+def _heading(item: Weighted, weights: Weights | None, adapters: tuple[Adapter, ...], options: Options) -> str:
     """The name, which weights of a run, and the weights of adapters: all that tells columns apart."""
     text = shown(item.name.rstrip("/"))
     if weights is not None and weights.which:

@@ -1,7 +1,6 @@
 """Draws the images of a grid with diffusers' pipelines; an image is a function of its column, prompt and seed."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 import tempfile
 from typing import Any
@@ -39,7 +38,7 @@ class Artist:
         Raises:
             RequestError: the model is damaged, or an adapter does not fit it.
         """
-        self._take(column)
+        self.take(column)
         random = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
         start = torch.randn(self._latent_shape(column), generator=random)
         network = getattr(self._pipeline, column.base.family.denoiser)
@@ -63,8 +62,12 @@ class Artist:
             ).images
             return self._decode(latents)
 
-    def _take(self, column: Column) -> None:
-        """Have the column's model in memory, and its adapters on it."""
+    def take(self, column: Column) -> None:
+        """Have the column's model in memory, and its adapters on it.
+
+        Raises:
+            RequestError: the model is damaged, or an adapter does not fit it.
+        """
         if self._model != column.model:
             self._pipeline = None  # before the next one is loaded, so that memory holds one
             with tempfile.TemporaryDirectory(prefix="stepbudget-") as folder:

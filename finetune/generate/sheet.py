@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import math
+import re
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -24,7 +25,9 @@ def make_sheet(
     cell = max(_enlarged(image).width for row in images for image in row)
     font = _font(max(12, cell // 16))
     headings = [_wrap(text, font, cell) for text in columns]
-    prompts = ["" if index and rows[index - 1][0] == prompt else prompt for index, (prompt, _) in enumerate(rows)]
+    prompts = [
+        "" if index and rows[index - 1][0] == prompt else prompt for index, (prompt, _) in enumerate(rows)
+    ]
     labels = [
         "\n".join(filter(None, (_wrap(prompt, font, cell), seed)))
         for prompt, (_, seed) in zip(prompts, rows, strict=True)
@@ -68,15 +71,15 @@ def _size(text: str, font: Font) -> tuple[int, int]:
 
 
 def _wrap(text: str, font: Font, width: int) -> str:
-    """Break lines at spaces, and words that are too long by themselves anywhere."""
+    """Break lines after spaces and slashes, and where there is none for too long, anywhere."""
     return "\n".join(line for part in text.split("\n") for line in _wrap_line(part, font, width))
 
 
 def _wrap_line(text: str, font: Font, width: int) -> list[str]:
     lines = [""]
-    for word in text.split(" "):
-        if lines[-1] and font.getlength(f"{lines[-1]} {word}") <= width:
-            lines[-1] += f" {word}"
+    for word in re.split(r"(?<=[ /])", text):
+        if font.getlength((lines[-1] + word).rstrip()) <= width:
+            lines[-1] += word
             continue
         lines += [""] if lines[-1] else []
         for letter in word:

@@ -1,6 +1,6 @@
 """Draws every image of a grid, keeps each as it is done, and lays them out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import itertools
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-from finetune.generate.columns import Column, make_columns
+from finetune.generate.columns import Column
 from finetune.generate.drawing import Artist
 from finetune.generate.options import Options
 from finetune.generate.sheet import make_sheet
@@ -17,19 +17,16 @@ from finetune.paths import replace_with
 from finetune.pipelines import choose_device
 
 
-def generate(options: Options) -> Path:
+def generate(options: Options, columns: Sequence[Column]) -> None:
     """Draw a grid.
 
-    Returns:
-        The PNG file.
-
     Raises:
-        RequestError: the request is wrong, weights are damaged, or an adapter does not fit.
+        RequestError: there is no such device, weights are damaged, or an adapter does not fit.
     """
-    options.check()
-    columns, device = make_columns(options), choose_device(options.device)
+    artist = Artist(options, choose_device(options.device))
+    for column in columns:  # what does not fit is known before hours of drawing
+        artist.take(column)
     rows = list(itertools.product(options.prompts, options.seeds))
-    artist = Artist(options, device)
     images: list[list[Image.Image]] = [[] for _ in rows]
     options.images.mkdir(parents=True, exist_ok=True)
     with tqdm(total=len(rows) * len(columns), unit="image", disable=None) as bar:
@@ -48,7 +45,6 @@ def generate(options: Options) -> Path:
     sheet = make_sheet(images, labels, [column.heading for column in columns])
     facts = {"rows": rows, "columns": [column.heading for column in columns], **_common(options)}
     _save(sheet, options.to, {"stepbudget": json.dumps(facts, ensure_ascii=False)})
-    return options.to
 
 
 def _common(options: Options) -> dict[str, object]:
