@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+import warnings
 
 from peft.utils import get_peft_model_state_dict
 import torch
@@ -69,8 +70,10 @@ def add_lora(pipeline: Any, base: BaseFiles, weights: Weights, name: str) -> Non
         RequestError: it is for layers of other sizes, or does not fit in part.
     """
     given, title = shown(weights.name), base.family.title
+    file = weights.path
     try:
-        pipeline.load_lora_weights(weights.path.parent, weight_name=weights.path.name, adapter_name=name)
+        with warnings.catch_warnings(action="ignore"):  # of peft, of what is looked at here
+            pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=name)
     except Exception as error:  # safetensors, torch, peft and diffusers raise errors of their own
         reason = " ".join(str(error).split())[:200]
         raise RequestError(

@@ -2,7 +2,7 @@
 
 
 def be_quiet() -> None:
-    """Leave errors only of transformers and diffusers, and none of their progress bars.
+    """Leave nothing but what transformers and diffusers raise, and transformers' errors.
 
     To be called before a pipeline of diffusers is imported: the import asks transformers for image processors, which
     complain that torchvision is not installed though nothing here uses them.
@@ -13,5 +13,5 @@ def be_quiet() -> None:
     logging.disable_progress_bar()
     import diffusers
 
-    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.set_verbosity(diffusers.utils.logging.CRITICAL)  # its errors are raised as well
     diffusers.utils.logging.disable_progress_bar()

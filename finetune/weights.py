@@ -92,9 +92,14 @@ def find_weights(key: str, name: str, which: str | None = None) -> Weights:
     Raises:
         RequestError: there are none, or they cannot be read.
     """
-    path, given = project_path(name), f"{key}={shown(name)}"
-    if not path.exists():
-        raise RequestError(f"{given}: no such file or folder; give a run folder or a .safetensors file")
+    given = f"{key}={shown(name)}"
+    try:
+        path = project_path(name)
+        path.stat()
+    except (OSError, ValueError) as error:
+        raise RequestError(
+            f"{given}: no such file or folder; give a run folder or a .safetensors file"
+        ) from error
     run = RunFolder(path) if (path / "config.yaml").is_file() else None
     chosen = ""
     if run is not None:

@@ -97,7 +97,7 @@ def parse_weighted(key: str, text: str) -> Weighted:
         RequestError: a weight is no number.
     """
     name, colon, tail = text.rpartition(":")
-    if not colon or not name or project_path(text).exists():
+    if not colon or not name or _exists(text):
         return Weighted(text)
     try:
         weights = tuple(float(part) for part in tail.split(","))
@@ -108,3 +108,10 @@ def parse_weighted(key: str, text: str) -> Weighted:
             f"{key}={shown(text)}: {shown(tail)} is no weight; give a number such as 0.8, or several: 0.4,0.8"
         )
     return Weighted(name, weights, stated=True)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return project_path(path).exists()
+    except OSError:  # the name is too long for a file's
+        return False

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFont
 import pytest
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 import torch
 
 from finetune.generate.__main__ import main
@@ -24,6 +25,7 @@ from finetune.generate.options import parse_weighted
 from finetune.generate.sheet import LEAST, _wrap, make_sheet
 from tests.finetune.tiny_adapters import make_adapter, make_networks
 from tests.finetune.tiny_bases import MAKERS
+from tests.finetune.tiny_pipeline import make_pipeline
 import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,23 +138,14 @@ def test_stacked_adapters_equal_the_sum_of_their_matrices(
 def test_every_weight_makes_a_column_and_every_prompt_and_seed_a_row(
     adapters: dict[str, Path], tmp_path: Path
 ) -> None:
-    words = ["base", "--base", adapters["sd"].parent.parent / "none", "--prompts", "a", "b", "--seeds", 0, 1]
-    words[2] = json.loads(json.dumps(_base_of(adapters["sd"])))
-    drawn = generate(
-        tmp_path / "grid.png",
-        *words,
-        "--lora",
-        f"{adapters['sd']}:0,1",
-        "--lora",
-        f"{adapters['second']}:0,1,2",
-    )
+    loras = ["--lora", f"{adapters['sd']}:0,1", "--lora", f"{adapters['second']}:0,1,2"]
+    words = ["base", "--base", base_of(adapters["sd"]), "--prompts", "a", "b", "--seeds", 0, 1]
+    drawn = generate(tmp_path / "grid.png", *words, *loras)
     assert [len(row) for row in drawn] == [6] * 4
     assert len({image.tobytes() for row in drawn for image in row}) == 24
 
 
-def _base_of(adapter: Path) -> str:
-    from safetensors import safe_open
-
+def base_of(adapter: Path) -> str:
     with safe_open(adapter, framework="np") as opened:
         base: str = opened.metadata()["base_model"]
     return base
@@ -172,7 +165,7 @@ def test_trained_networks_take_the_place_of_the_bases(bases: dict[str, Path], tm
 
 def test_a_run_is_drawn_with_its_weights_its_base_and_its_size(run: Path, tmp_path: Path) -> None:
     mine = shutil.copytree(run, tmp_path / "boxes")
-    random = make_adapter(Path(_base_of(run / "best.safetensors")), tmp_path / "random.safetensors")
+    random = make_adapter(Path(base_of(run / "best.safetensors")), tmp_path / "random.safetensors")
     ((best,),) = generate(tmp_path / "best.png", mine)
     shutil.copy(random, mine / "last.safetensors")
     ((still,),) = generate(tmp_path / "still.png", mine)
@@ -184,7 +177,7 @@ def test_a_run_is_drawn_with_its_weights_its_base_and_its_size(run: Path, tmp_pa
 
 
 def test_weights_trained_on_pure_noise_are_drawn_from_pure_noise(run: Path, tmp_path: Path) -> None:
-    base = MAKERS["sd2 real"](tmp_path / "base")
+    base = make_pipeline(tmp_path / "base", prediction="v_prediction")
     scheduler = base / "scheduler" / "scheduler_config.json"
     record = json.loads(scheduler.read_text())
     scheduler.write_text(
@@ -241,7 +234,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *words: object) 
         (["base", "--base", "sd99"], ["--base=sd99", "tiny", "sdxl"]),
         (["{sdxl}", "--base", "{sd base}"], ["adapter of Stable Diffusion XL", "Stable Diffusion 1 or 2"]),
         (["{sd}", "--base", "{other sd}"], ["does not fit", "size mismatch", "--base"]),
-        (["{kohya}", "--base", "{sd base}"], ["tensors have no place", "--base"]),
+        (["{extra}", "--base", "{sd base}"], ["1 of its", "tensors have no place", "--base"]),
         (["{sd}", "--size", "33"], ["--size=33", "multiple of 2", "32"]),
         (["{sd}", "--lora", "{sd base}"], ["--lora=", "is no adapter"]),
         (["{sd}", "--steps", "0"], ["--steps=0"]),
@@ -266,7 +259,7 @@ def test_a_wrong_request_gets_one_clear_line(
 ) -> None:
     places = {**{name: str(file) for name, file in adapters.items()}, "sd base": str(bases["sd"])}
     for word in words:
-        for name in ("other sd", "kohya", "damaged", "text", "empty run", "folder", "moved"):
+        for name in ("other sd", "extra", "damaged", "text", "empty run", "folder", "moved"):
             if f"{{{name}}}" in word:
                 places[name] = str(make_wrong(name, bases["sd"], adapters["sd"], tmp_path))
     error = refused(capsys, tmp_path, *(word.format_map(places) for word in words))
@@ -279,13 +272,13 @@ def make_wrong(name: str, base: Path, adapter: Path, tmp_path: Path) -> Path:
     target = tmp_path / name.replace(" ", "-")
     if name == "other sd":
         return MAKERS["sd2 real"](target)
-    if name == "kohya":  # of the real structure: most of its layers are not in the small one
-        return make_adapter(MAKERS["sd1 real"](target), tmp_path / "real.safetensors", form="kohya")
-    if name == "moved":
-        from safetensors.torch import save_file
-
-        save_file(load_file(adapter), tmp_path / "moved.safetensors", metadata={"base_model": "/gone/away"})
-        return tmp_path / "moved.safetensors"
+    if name in ("extra", "moved"):
+        file, tensors = tmp_path / f"{name}.safetensors", load_file(adapter)
+        if name == "extra":
+            up = next(key for key in tensors if key.startswith("unet") and "lora_B" in key)
+            tensors["unet.nowhere.to_q.lora_B.weight"] = tensors[up]
+        save_file(tensors, file, metadata={"base_model": "/gone/away"})
+        return file
     if name in ("empty run", "folder"):
         target.mkdir()
         if name == "empty run":
@@ -311,7 +304,8 @@ def test_the_command_is_quiet_on_the_embedded_base(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path / 'grid.png'}\n", "")
-    assert Image.open(tmp_path / "grid" / "row-01-column-02.png").size == (64, 64)
+    with Image.open(tmp_path / "grid" / "row-01-column-02.png") as image:
+        assert image.size == (64, 64)
 
 
 @given(

@@ -29,6 +29,7 @@ def make_adapter(
     """Write a random adapter on the denoiser of a pipeline and, with `text`, on its CLIP text encoders."""
     pipeline = DiffusionPipeline.from_pretrained(base)
     generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)  # an adapter's start is random too
     tensors, configs = {}, {}
     parts = ["unet", "transformer", *(["text_encoder", "text_encoder_2"] if text else [])]
     for part in parts:
@@ -45,9 +46,10 @@ def make_adapter(
                 parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
         configs[part] = model.peft_config["default"]
         tensors |= {f"{part}.{name}": value for name, value in get_peft_model_state_dict(model).items()}
-    facts = {"base_model": str(base), "resolution": "32", "steps": "7"}
     target.parent.mkdir(parents=True, exist_ok=True)
-    save_lora(target, form, tensors, configs, facts, Architecture.of(base))
+    architecture = Architecture.of(base)
+    facts = {"base_model": str(base), "resolution": str(architecture.pixels), "steps": "7"}
+    save_lora(target, form, tensors, configs, facts, architecture)
     return target
 
 
