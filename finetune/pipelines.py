@@ -7,7 +7,9 @@ from typing import Any
 import warnings
 
 from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file
 import torch
+from torch import Tensor
 
 from conf.errors import RequestError
 from finetune.backbone import Backbone
@@ -73,7 +75,10 @@ def add_lora(pipeline: Any, base: BaseFiles, weights: Weights, name: str) -> Non
     file = weights.path
     try:
         with warnings.catch_warnings(action="ignore"):  # of peft, of what is looked at here
-            pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=name)
+            if any(key.endswith(".alpha") for key in weights.tensors):
+                pipeline.load_lora_weights(_with_one_alpha(load_file(file)), adapter_name=name)
+            else:
+                pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=name)
     except Exception as error:  # safetensors, torch, peft and diffusers raise errors of their own
         reason = " ".join(str(error).split())[:200]
         raise RequestError(
@@ -92,6 +97,21 @@ def add_lora(pipeline: Any, base: BaseFiles, weights: Weights, name: str) -> Non
         )
     for part in COMPONENTS[base.family.name]:
         getattr(pipeline, part).eval()  # the adapter's dropout comes in training mode
+
+
+def _with_one_alpha(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """An adapter in kohya's keys whose layers share one alpha; where a layer's own differs, it is in its weights.
+
+    diffusers forgets the alphas of single attention layers.
+    """
+    alphas = {key.removesuffix(".alpha"): value for key, value in tensors.items() if key.endswith(".alpha")}
+    common = next(iter(alphas.values()))
+    even = dict(tensors)
+    for layer, alpha in alphas.items():
+        up = f"{layer}.lora_up.weight"
+        if alpha != common and up in even:
+            even |= {f"{layer}.alpha": common, up: even[up] * (alpha / common)}
+    return even
 
 
 def adapted(pipeline: Any, base: BaseFiles) -> dict[str, Any]:

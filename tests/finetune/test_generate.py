@@ -276,7 +276,7 @@ def make_wrong(name: str, base: Path, adapter: Path, tmp_path: Path) -> Path:
         file, tensors = tmp_path / f"{name}.safetensors", load_file(adapter)
         if name == "extra":
             up = next(key for key in tensors if key.startswith("unet") and "lora_B" in key)
-            tensors["unet.nowhere.to_q.lora_B.weight"] = tensors[up]
+            tensors["unet.nowhere.to_q.lora_B.weight"] = tensors[up].clone()
         save_file(tensors, file, metadata={"base_model": "/gone/away"})
         return file
     if name in ("empty run", "folder"):

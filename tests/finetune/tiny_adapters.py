@@ -25,6 +25,7 @@ def make_adapter(
     alpha: float = 3.0,
     dora: bool = False,
     dropout: float = 0.0,
+    alphas: dict[str, float] | None = None,
 ) -> Path:
     """Write a random adapter on the denoiser of a pipeline and, with `text`, on its CLIP text encoders."""
     pipeline = DiffusionPipeline.from_pretrained(base)
@@ -36,9 +37,14 @@ def make_adapter(
         model = getattr(pipeline, part, None)
         if model is None:
             continue
-        targets = ["q_proj", "v_proj"] if part.startswith("text") else ATTENTION
+        targets = ["q_proj", "k_proj", "v_proj", "out_proj"] if part.startswith("text") else ATTENTION
         config = LoraConfig(
-            r=rank, lora_alpha=alpha, target_modules=targets, use_dora=dora, lora_dropout=dropout
+            r=rank,
+            lora_alpha=alpha,
+            target_modules=targets,
+            use_dora=dora,
+            lora_dropout=dropout,
+            alpha_pattern={} if alphas is None or part.startswith("text") else alphas,
         )
         model.add_adapter(config)
         for name, parameter in model.named_parameters():
