@@ -21,7 +21,7 @@ def copy(pipeline: Path, tmp_path: Path) -> Path:
 
 def test_what_the_configuration_says(pipeline: Path, cache: Path) -> None:
     base = find_base(str(pipeline), cache)
-    assert (base.vae_factor, base.native_pixels, len(base.base_id)) == (2, 32, 16)
+    assert (base.multiple, base.native_pixels, len(base.base_id)) == (2, 32, 16)
 
 
 def test_the_id_is_of_content(pipeline: Path, copy: Path, cache: Path) -> None:
@@ -56,9 +56,9 @@ def test_missing_bases(name: str, complaint: str, cache: Path, monkeypatch: pyte
 
 
 def test_other_families_are_refused(copy: Path, cache: Path) -> None:
-    for family in ("StableDiffusionXLPipeline", "FluxPipeline"):
+    for family in ("KandinskyPipeline", "FluxPipeline"):
         (copy / "model_index.json").write_text(json.dumps({"_class_name": family}))
-        with pytest.raises(RequestError, match=f"holds a {family}; Stable Diffusion 1 and 2"):
+        with pytest.raises(RequestError, match=f"holds a {family}; Stable Diffusion 1 or 2, .* XL, .* 3 can"):
             find_base(str(copy), cache)
 
 
@@ -117,7 +117,7 @@ def test_damaged_weights_are_refused_when_loaded(copy: Path, cache: Path) -> Non
     weights.write_bytes(weights.read_bytes()[:5000])
     backbone = Backbone(find_base(str(copy), cache), torch.device("cpu"))
     with pytest.raises(RequestError, match="unet cannot be loaded"):
-        backbone.load_unet()
+        backbone.load_denoiser()
 
 
 def test_missing_weights_are_refused_not_made_up(copy: Path, cache: Path) -> None:
@@ -125,7 +125,7 @@ def test_missing_weights_are_refused_not_made_up(copy: Path, cache: Path) -> Non
     (copy / "unet" / "config.json").write_text(json.dumps({**config, "layers_per_block": 2}))
     backbone = Backbone(find_base(str(copy), cache), torch.device("cpu"))
     with pytest.raises(RequestError, match=r"unet cannot be loaded|weights are missing"):
-        backbone.load_unet()
+        backbone.load_denoiser()
 
 
 def test_sizes_that_the_vae_cannot_encode(pipeline: Path, cache: Path) -> None:
@@ -139,7 +139,7 @@ def test_sizes_that_the_vae_cannot_encode(pipeline: Path, cache: Path) -> None:
 def test_the_unet_takes_sizes_that_its_downsampling_does_not_divide(
     pipeline: Path, cache: Path, pixels: int
 ) -> None:
-    unet = Backbone(find_base(str(pipeline), cache), torch.device("cpu")).load_unet()
+    unet = Backbone(find_base(str(pipeline), cache), torch.device("cpu")).load_denoiser()
     side = pixels // 2 + 1
     latents = torch.zeros(1, 4, side, side)
     assert unet(latents, 1, torch.zeros(1, 8, 16)).sample.shape == latents.shape

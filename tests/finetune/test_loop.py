@@ -20,8 +20,8 @@ from curves.recommendation import CellAnswer, Recommendation, write_recommendati
 from curves.run_folder import RunFolder
 from finetune import loop
 from finetune.backbone import Backbone
-from finetune.methods import trainable_parameters
 from finetune.setup import Run
+from finetune.trained import trainable_parameters
 from tests.finetune.tiny_pipeline import make_images, make_pipeline, read_curve
 from tests.sweep.harness import ROOT, wait_until
 import train
@@ -31,9 +31,10 @@ METHODS = ["method=lora", "method=text_to_image"]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    """The final weights a run left."""
-    file = run / "adapter.safetensors"
-    model = run / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    """The final weights a run left: an adapter's file, or the UNet of the folder."""
+    kind = next(kind for kind in ("best", "last") if list(run.glob(f"{kind}*")))
+    file = RunFolder(run).adapter(kind)
+    model = RunFolder(run).model(kind) / "unet" / "diffusion_pytorch_model.safetensors"
     found: dict[str, torch.Tensor] = load_file(file if file.exists() else model)
     return found
 
@@ -168,7 +169,7 @@ def test_six_and_six_steps_equal_twelve_bit_for_bit(
     status = folder.read_status()
     assert status is not None
     assert (status.outcome, status.step, status.reason) == ("preempted", 6, "a test")
-    assert not folder.adapter.exists()
+    assert not list(folder.path.glob("*.safetensors"))
     # Points that a killed process wrote after its last checkpoint are cut and written anew.
     with folder.curve.open("a") as file:
         file.write('{"step":9,"val_loss":0.0}\n{"step":10,"val')
@@ -251,7 +252,7 @@ def test_a_stop_file_ends_the_run_at_the_next_step(
     folder = RunFolder(tmp_path / "run")
     assert run_train(folder.path, "budget.max_steps=20") == 0
     assert folder.outcome() == outcome
-    assert folder.adapter.exists()
+    assert folder.adapter("last" if outcome == "pruned" else "best").exists()
     assert [point.step for point in folder.points()] == ([0] if outcome == "pruned" else [0, 3])
     with pytest.raises(RequestError, match=rf"holds a finished run \({outcome}\)"):
         run_train(folder.path, "budget.max_steps=20")
@@ -293,7 +294,7 @@ def test_best_and_last_weights_are_what_they_say(run_train: Train, tmp_path: Pat
     points = RunFolder(tmp_path / "best").points()
     best = min(points, key=lambda point: point.val_loss or 0.0)
     assert best.step < points[-1].step, "this test needs a run whose last step is not its best"
-    written = json.loads((tmp_path / "best" / "model" / "stepbudget.json").read_text())
+    written = json.loads((RunFolder(tmp_path / "best").model("best") / "stepbudget.json").read_text())
     assert written["steps"] == str(best.step)
     assert not equal(weights(tmp_path / "best"), weights(tmp_path / "last"))
 
@@ -302,7 +303,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(
     run_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def spoil(run: Run) -> None:
-        for parameter in trainable_parameters(run.unet).values():
+        for parameter in trainable_parameters(run.trained).values():
             parameter.data.fill_(float("nan"))
 
     stop_at(monkeypatch, 2, spoil)

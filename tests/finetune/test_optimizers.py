@@ -18,9 +18,8 @@ from conf.compose import load_config, options
 from conf.errors import RequestError
 from conf.schema import Config, Optimizer
 from conf.validate import OPTIMIZER_OPTIONS, validate
-from finetune.extras import check_library
+from finetune.extras import LIBRARIES, check_library
 from finetune.optimizers import (
-    LIBRARIES,
     ParameterGroup,
     effective_learning_rate,
     make_optimizer,
