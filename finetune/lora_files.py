@@ -68,7 +68,7 @@ def save_lora(
     facts: Mapping[str, str],
     base: Architecture,
 ) -> None:
-    """Write an adapter in one of the formats; arguments as of `check_lora`, `save_diffusers_lora` and `save_kohya_lora`."""
+    """Write an adapter in one of the formats; arguments and errors as of `check_lora` and `save_diffusers_lora`."""
     check_lora(form, base.family, configs)
     if form == "kohya":
         save_kohya_lora(target, tensors, configs, facts, base)
@@ -146,9 +146,9 @@ def save_kohya_lora(
 def _network(configs: Mapping[str, LoraConfig], base: Architecture) -> dict[str, str]:
     """The metadata by which web UIs and sd-scripts tell what an adapter is for."""
     first = next(iter(configs.values()))
-    version = BASE_VERSIONS[base.family]
-    if base.open_clip:
-        version = "sd_v2_v" if base.prediction == "v_prediction" else "sd_v2"
+    version = "sd_v2" if base.open_clip else BASE_VERSIONS[base.family]
+    if base.family == "sd" and base.prediction == "v_prediction":
+        version += "_v"
     return {
         "ss_base_model_version": version,
         "ss_v2": str(base.open_clip),

@@ -88,7 +88,7 @@ def make_plan(config: Config, overrides: Sequence[str]) -> Plan:
     examples, notes = read_folder(config.dataset, config.captions, cache_dir)
     split = split_examples(examples, config.dataset.held_out, config.dataset_size.images, config.dataset.seed)
     notes += leak_note(split)
-    base = find_base(config.base_model.path, cache_dir)
+    base = find_base(config.base_model.path, cache_dir, config.base_model)
     pixels = config.resolution.pixels or base.native_pixels
     check_pixels(base, pixels)
     processes = int(os.environ.get("WORLD_SIZE", "1"))

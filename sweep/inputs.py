@@ -59,9 +59,10 @@ def _check_base(path: str) -> None:
                 "give a folder in diffusers' layout"
             )
         return
-    if not may_be_hub_id(path):  # a hub id only the trainer can look up
+    if not folder.is_file() and not may_be_hub_id(path):  # a hub id only the trainer can look up
         raise RequestError(
-            f"base_model.path={path}: no such folder; give a folder in diffusers' layout or a hub id"
+            f"base_model.path={path}: no such folder or file; give a folder in diffusers' layout, a hub id or a "
+            "single .safetensors file"
         )
 
 
