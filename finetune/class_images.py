@@ -24,7 +24,8 @@ BATCH = 4
 
 def class_prompt(config: Config) -> str:
     """The caption of class images."""
-    return config.method.prior_prompt or f"a photo of {config.captions.class_word}"
+    prompt = config.method.prior_prompt
+    return f"a photo of {config.captions.class_word}" if prompt is None else prompt
 
 
 def own_class_images(method: Method, count: int, cache_dir: Path, prompt: str) -> list[Example]:

@@ -43,7 +43,7 @@ def test_the_prediction_type_is_part_of_the_id(pipeline: Path, cache: Path, tmp_
     [
         ("assets/no-such-base", "no such folder"),
         ("/nowhere/at/all", "no such folder"),
-        ("train.py", "is not a folder"),
+        ("train.py", "is a file of another kind"),
         ("conf", "holds no model_index.json"),
         ("nobody-here/no-such-model-9f3a", "not available from the model hub"),
     ],
@@ -58,7 +58,9 @@ def test_missing_bases(name: str, complaint: str, cache: Path, monkeypatch: pyte
 def test_other_families_are_refused(copy: Path, cache: Path) -> None:
     for family in ("KandinskyPipeline", "FluxPipeline"):
         (copy / "model_index.json").write_text(json.dumps({"_class_name": family}))
-        with pytest.raises(RequestError, match=f"holds a {family}; Stable Diffusion 1 or 2, .* XL, .* 3 can"):
+        with pytest.raises(
+            RequestError, match=f"holds a {family}; Stable Diffusion 1 or 2, .* 3, .* XL can be"
+        ):
             find_base(str(copy), cache)
 
 

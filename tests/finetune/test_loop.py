@@ -12,52 +12,21 @@ from typing import Any
 from accelerate import Accelerator
 import psutil
 import pytest
-from safetensors.torch import load_file
 import torch
 
 from conf.errors import RequestError, WorkError
 from curves.recommendation import CellAnswer, Recommendation, write_recommendation
 from curves.run_folder import RunFolder
-from finetune import loop
 from finetune.backbone import Backbone
 from finetune.setup import Run
 from finetune.trained import trainable_parameters
+from tests.finetune.runs import equal, losses, stop_at, weights
 from tests.finetune.tiny_pipeline import make_images, make_pipeline, read_curve
 from tests.sweep.harness import ROOT, wait_until
 import train
 
 Train = Callable[..., int]
 METHODS = ["method=lora", "method=text_to_image"]
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    """The final weights a run left: an adapter's file, or the UNet of the folder."""
-    kind = next(kind for kind in ("best", "last") if list(run.glob(f"{kind}*")))
-    file = RunFolder(run).adapter(kind)
-    model = RunFolder(run).model(kind) / "unet" / "diffusion_pytorch_model.safetensors"
-    found: dict[str, torch.Tensor] = load_file(file if file.exists() else model)
-    return found
-
-
-def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-def losses(run: Path) -> list[Any]:
-    return [point["val_loss"] for point in read_curve(run)]
-
-
-def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[Run], None]) -> None:
-    """Do something right after an update, as if it came from outside."""
-    original = loop.training_step
-
-    def stepping(run: Run) -> float:
-        loss = original(run)
-        if run.counters.step + 1 == step:
-            act(run)
-        return loss
-
-    monkeypatch.setattr(loop, "training_step", stepping)
 
 
 def test_a_run_leaves_every_file_of_the_contract(run_train: Train, tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ def optimizer_options(name: str, **changes: float | str) -> Optimizer:
     rate = {} if name == "prodigy" else {"lr": 0.01}
     config = copy.deepcopy(composed(name))
     config.optimizer = replace(config.optimizer, **rate, **changes)
+    if "text_encoder_lr" in changes:
+        config.method.text_encoder = "lora"
     validate(config)
     return config.optimizer
 
