@@ -35,7 +35,7 @@ def validate(config: Config) -> None:
 
 
 def _refuse(key: str, value: object, remedy: str) -> None:
-    shown = "null" if value is None else value
+    shown = {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else value
     raise RequestError(f"{key}={shown}: {remedy}")
 
 
