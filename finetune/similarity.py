@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.fft import dctn
 
-MOST_BITS_APART = 6  # of 64, in each of the two hashes; see `pairs_alike`
+MOST_BITS_APART = 6  # of 64, in each of the two hashes; see `alike`
 LEAST_CONTRAST = 2.0  # standard deviation of 8-bit grey below which a picture has no structure to compare
 
 
@@ -46,22 +46,30 @@ def look_at(image: Image.Image) -> Look:
 
 
 def pairs_alike(looks: Sequence[Look]) -> list[tuple[int, int]]:
-    """Index pairs (first < second) of pictures that are near-duplicates.
+    """Index pairs (first < second) of near-duplicates, as `alike` finds them."""
+    hashes = hash_table(looks)
+    return [
+        (first, first + 1 + int(later))
+        for first, look in enumerate(looks)
+        for later in np.flatnonzero(alike(look, hashes[first + 1 :]))
+    ]
+
+
+def hash_table(looks: Sequence[Look]) -> NDArray[np.uint64]:
+    """(pictures, 2) hashes."""
+    rows = [(look.frequencies, look.gradients) for look in looks]
+    return np.array(rows, dtype=np.uint64).reshape(len(looks), 2)
+
+
+def alike(look: Look, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which of several pictures are near-duplicates of one.
 
     Both hashes must agree up to MOST_BITS_APART bits: either alone takes different drawings on a white
-    ground for the same one. Mirrored pictures are not found.
+    ground for the same one. Mirrored pictures and those without structure are not found.
     """
-    frequencies = np.array([look.frequencies for look in looks], dtype=np.uint64)
-    gradients = np.array([look.gradients for look in looks], dtype=np.uint64)
-    found: list[tuple[int, int]] = []
-    for first in range(len(looks) - 1):
-        if not looks[first].frequencies:
-            continue
-        rest = slice(first + 1, None)
-        alike = np.bitwise_count(frequencies[rest] ^ frequencies[first]) <= MOST_BITS_APART
-        alike &= np.bitwise_count(gradients[rest] ^ gradients[first]) <= MOST_BITS_APART
-        alike &= frequencies[rest] != 0
-        found += [(first, first + 1 + int(index)) for index in np.flatnonzero(alike)]
+    own = hash_table([look])
+    near = (np.bitwise_count(hashes ^ own) <= MOST_BITS_APART).all(axis=1)
+    found: NDArray[np.bool_] = near & (hashes[:, 0] != 0) & bool(look.frequencies)
     return found
 
 
