@@ -55,7 +55,7 @@ def written_caption(image: ListedImage, encoding: str = "auto") -> str:
 
 def first_phrase(caption: str, words: int) -> str:
     """The first phrase that says something, up to a comma or the end of a sentence, and at most so many words."""
-    phrases = re.split(r"[,;，。；！？、]|[.!?](?=\s|$)", caption)
+    phrases = re.split(r"[,;，。；！？、]|[.!?]+(?=\s|$)", caption)
     phrase = next((item for item in phrases if item.strip()), caption)
     return " ".join(phrase.split()[:words])
 
