@@ -243,7 +243,7 @@ class Preparation:
             output = self._options.to / before.output
             output.unlink(missing_ok=True)
             output.with_suffix(".txt").unlink(missing_ok=True)
-        if before is not None and before.state == "bad" and entry.state != "bad":
+        if entry.state != "bad" and self._reason_file(entry.source).exists():
             copy = self._options.to / QUARANTINE / _short(entry.source)
             for place in (copy, copy.with_suffix(".txt"), self._reason_file(entry.source)):
                 place.unlink(missing_ok=True)
