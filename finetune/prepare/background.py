@@ -4,11 +4,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 from PIL import Image
 
 from conf.errors import RequestError, WorkError
 from finetune.images import on_white
 from finetune.names import shown
+
+LEAST_ALPHA = 128  # of 255, at the clearest place of a subject
 
 
 class Session(Protocol):
@@ -44,16 +47,21 @@ def cut_out(image: Image.Image, session: Session) -> Image.Image:
         session: the model.
 
     Raises:
-        WorkError: the model cannot be used on images.
+        ValueError: the model sees no subject.
+        WorkError: it cannot be used on images.
     """
     picture = image.convert("RGB")
     try:
-        mask = session.predict(picture)[0].convert("L")
+        with np.errstate(all="ignore"):  # rembg divides by the contrast of a mask, which may have none
+            mask = session.predict(picture)[0].convert("L")
     except Exception as error:  # onnxruntime has exceptions of its own
         raise WorkError(
             f"the background model failed ({type(error).__name__}: {error}); is it one of rembg's? "
             f"Give another with --background-model"
         ) from error
+    _, most = mask.getextrema()
+    if not isinstance(most, int) or most < LEAST_ALPHA:
+        raise ValueError("has no subject that the background model sees: cut it out by hand, or leave it out")
     picture.putalpha(mask)
     return on_white(picture)
 

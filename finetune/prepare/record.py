@@ -10,7 +10,7 @@ from typing import Any
 import unicodedata
 
 from conf.errors import RequestError
-from finetune.folder import REPEAT_FOLDER
+from conf.inputs import REPEAT_FOLDER
 from finetune.names import shown
 from finetune.paths import replace_with
 

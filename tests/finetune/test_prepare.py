@@ -368,6 +368,8 @@ def test_a_mask_turns_the_background_white() -> None:
     result = cut_out(halves(40, 40), NotBlue())
     assert result.mode == "RGB"
     assert (result.getpixel((5, 5)), result.getpixel((35, 5))) == (RED, WHITE)
+    with pytest.raises(ValueError, match="has no subject"):
+        cut_out(Image.new("RGB", (40, 40), BLUE), NotBlue())
 
 
 def test_own_transparency_counts_as_background_an_opaque_channel_does_not() -> None:
