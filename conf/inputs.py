@@ -1,10 +1,13 @@
 """Inputs that the configuration names: where their paths lead, and which files count as images."""
 
 from pathlib import Path
+import re
 
 from conf.compose import PROJECT_ROOT
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jfif")
+METADATA = "metadata.jsonl"  # captions as Hugging Face's imagefolder has them, also of images in folders
+REPEAT_FOLDER = re.compile(r"([1-9]\d{0,4})_(.*)", flags=re.DOTALL)  # kohya's `10_fox`: repeats and caption
 
 
 def project_path(path: str) -> Path:

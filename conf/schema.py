@@ -208,7 +208,10 @@ class Checkpoints:
     every: int | None = None  # steps between full training states; null: only when the run is asked to stop
     final: str = "best"  # the weights a finished run leaves: best (lowest held-out loss) or last
     formats: list[str] = field(default_factory=lambda: ["diffusers"])  # of adapters: diffusers, kohya
-    resumable: bool = False  # a finished run keeps its training state, so that it can be lengthened
+    resumable: bool | None = (
+        None  # a finished run keeps its training state, so that it can be lengthened with a larger
+    )
+    # budget.max_steps; null: runs of adapters do, whole networks take too much space
 
 
 @dataclass

@@ -33,19 +33,34 @@ HYPERPARAMETERS = {
     "alpha": "method.alpha",
     "dropout": "method.dropout",
     "targets": "method.targets",
+    "rslora": "method.rslora",
+    "dora": "method.dora",
+    "text_encoder": "method.text_encoder",
+    "prior_weight": "method.prior_weight",
+    "prior_images": "method.prior_images",
+    "snr_gamma": "loss.snr_gamma",
+    "noise_offset": "loss.noise_offset",
+    "zero_terminal_snr": "loss.zero_terminal_snr",
+    "timesteps": "loss.timesteps",
+    "flip": "augmentation.flip",
+    "crops": "augmentation.crops",
+    "buckets": "resolution.buckets",
     "horizon": "budget.horizon",
 }
-# Null is a value of these: the optimizer of the study may not have them.
-NULLABLE = {f"optimizer.{item.name}" for item in fields(Optimizer) if item.default is None}
+ADAPTER_ONLY = ("rank", "alpha", "dropout", "targets", "rslora", "dora")
+# Null is a value of these: the optimizer of the study may not have them, or the study did without.
+NULLABLE = {
+    *(f"optimizer.{item.name}" for item in fields(Optimizer) if item.default is None),
+    "method.prior_weight",
+    "loss.snr_gamma",
+}
 
 
 def hyperparameters(config: Config, processes: int) -> dict[str, Any]:
     """What run.json says of a run's hyperparameters; `batch` is images an update, over all processes."""
     values = {name: _get(config, key) for name, key in HYPERPARAMETERS.items() if name != "horizon"}
     if config.method.adapter == "none":
-        values = {
-            name: value for name, value in values.items() if not HYPERPARAMETERS[name].startswith("method.")
-        }
+        values = {name: value for name, value in values.items() if name not in ADAPTER_ONLY}
     if config.optimizer.schedule != "constant":
         # A decaying schedule that is cut short is another one than a schedule of fewer steps.
         values["horizon"] = config.budget.horizon or config.budget.max_steps

@@ -17,8 +17,8 @@ from finetune.paths import hash_texts, remembered_hash, replace_with
 from finetune.samples import Sampler
 from finetune.trained import TrainedModel
 
-INFERENCE_STEPS = 50
-GUIDANCE_SCALE = 7.5
+INFERENCE_STEPS = 30
+GUIDANCE_SCALE = 5.0  # moderate: class images should be what the base model draws, not its extremes
 BATCH = 4
 
 

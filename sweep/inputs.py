@@ -6,7 +6,7 @@ The trainer looks closer, for it opens the images. This look is quick and needs 
 from pathlib import Path
 
 from conf.errors import RequestError
-from conf.inputs import IMAGE_SUFFIXES, may_be_hub_id, project_path
+from conf.inputs import IMAGE_SUFFIXES, METADATA, REPEAT_FOLDER, may_be_hub_id, project_path
 from conf.schema import Config
 
 
@@ -88,9 +88,18 @@ def _check_pruner(config: Config) -> None:
 
 
 def _count_images(folder: Path) -> int | None:
-    """Image files by their suffix, without hidden ones; None where the folder cannot be listed."""
+    """Image files by their suffix, without hidden ones; None where the folder cannot be listed.
+
+    No fewer than the trainer reads: metadata.jsonl may leave out some of what lies in folders.
+    """
     try:
-        names = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        entries = list(folder.iterdir())
+        inner = [path for path in entries if path.is_dir() and REPEAT_FOLDER.fullmatch(path.name)]
+        if folder / METADATA in entries:
+            entries = list(folder.rglob("*"))
+        else:
+            entries += [path for place in inner for path in place.iterdir()]
     except OSError:
         return None
+    names = [path for path in entries if not path.name.startswith(".")]
     return sum(path.suffix.lower() in IMAGE_SUFFIXES for path in names)

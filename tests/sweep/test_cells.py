@@ -141,3 +141,15 @@ def test_images_are_counted_as_the_trainer_counts_them(tmp_path: Path) -> None:
         make_request([*dataset, "dataset_size=n8"])
     with pytest.raises(RequestError, match=r"holds 12 images, 13 are needed: at least 1"):
         make_request([*dataset[:2], "dataset.held_out=12"])
+
+
+def test_images_in_folders_are_counted_where_the_trainer_reads_them(tmp_path: Path) -> None:
+    for place in ("10_fox", "other"):
+        (tmp_path / place).mkdir()
+        for index in range(12):
+            (tmp_path / place / f"{index}.png").touch()
+    dataset = ["dataset=folder", f"dataset.path={tmp_path}", "dataset.held_out=8", "dataset_size=n8"]
+    with pytest.raises(RequestError, match="holds 12 images, 16 are needed"):
+        make_request(dataset)
+    (tmp_path / "metadata.jsonl").touch()
+    assert len(make_request(dataset).cells) == 1
