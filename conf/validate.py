@@ -1,6 +1,7 @@
 """Ranges and combinations that types alone cannot express. Each complaint names key, value and remedy."""
 
 from collections.abc import Sequence
+import json
 import math
 
 from conf.errors import RequestError
@@ -35,7 +36,7 @@ def validate(config: Config) -> None:
 
 
 def _refuse(key: str, value: object, remedy: str) -> None:
-    shown = {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else value
+    shown = json.dumps(value) if value is None or isinstance(value, bool) else value
     raise RequestError(f"{key}={shown}: {remedy}")
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import warnings
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from conf.errors import RequestError
@@ -95,16 +94,6 @@ def on_white(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     return Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image).convert("RGB")
-
-
-def square_pixels(image: Image.Image, side: int) -> NDArray[np.float32]:
-    """The centre square, resized, as (3, side, side) in [-1, 1]."""
-    length = min(image.size)
-    left, top = (image.width - length) // 2, (image.height - length) // 2
-    square = image.crop((left, top, left + length, top + length))
-    resized = square.resize((side, side), Image.Resampling.LANCZOS)
-    pixels = np.asarray(resized, dtype=np.float32).transpose(2, 0, 1)
-    return np.ascontiguousarray(pixels / np.float32(127.5) - np.float32(1.0))
 
 
 def pixel_hash(path: Path) -> str:

@@ -16,7 +16,6 @@ from finetune.images import (
     read_folder,
     read_image,
     split_examples,
-    square_pixels,
 )
 from tests.finetune.odd_images import png_header
 from tests.finetune.tiny_pipeline import make_images
@@ -154,14 +153,6 @@ def test_a_truncated_file_is_a_value_error(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(ValueError, match="cannot be read"):
         read_image(path)
-
-
-def test_the_centre_square_is_taken() -> None:
-    wide = np.zeros((10, 30, 3), dtype=np.uint8)
-    wide[:, 10:20] = 255
-    pixels = square_pixels(Image.fromarray(wide), 8)
-    assert pixels.shape == (3, 8, 8)
-    assert np.all(pixels == 1.0)
 
 
 def test_content_is_of_pixels_not_of_the_file(tmp_path: Path) -> None:

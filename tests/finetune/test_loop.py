@@ -214,12 +214,13 @@ def test_a_stop_file_ends_the_run_at_the_next_step(
 ) -> None:
     stop_at(monkeypatch, 3, lambda run: run.folder.request_stop(outcome, "enough"))
     folder = RunFolder(tmp_path / "run")
-    assert run_train(folder.path, "budget.max_steps=20") == 0
+    options = ["budget.max_steps=20", "checkpoints.resumable=false"]
+    assert run_train(folder.path, *options) == 0
     assert folder.outcome() == outcome
     assert folder.adapter("best").exists()
     assert [point.step for point in folder.points()] == ([0] if outcome == "pruned" else [0, 3])
     with pytest.raises(RequestError, match=rf"holds a finished run \({outcome}\)"):
-        run_train(folder.path, "budget.max_steps=20")
+        run_train(folder.path, *options)
     assert folder.outcome() == outcome
 
 
