@@ -14,6 +14,7 @@ FILL = {
     "folder": ["dataset.path=photos"],
     "custom": ["base_model.path=model"],
     "instance": ["captions.text=a cat"],
+    "class": ["captions.class_word=cat"],
 }
 FILL["recommended"] = ["budget.study=runs/demo"]
 
