@@ -456,6 +456,20 @@ def test_a_damaged_record_costs_work_not_the_folder(source: Path, to: Path) -> N
     assert {name: after[name] for name in before} == before
 
 
+def test_an_image_that_a_run_was_killed_at_is_done_again_under_its_name(source: Path, to: Path) -> None:
+    command = [str(source), "--to", str(to)]
+    assert main(command) == 0
+    record = to / RECORD
+    header, first, *others = record.read_text().splitlines()
+    begun = json.dumps({**json.loads(first), "state": "started", "caption": None, "size": None})
+    record.write_text("\n".join([header, *others, begun]) + "\n")
+    before = state_of(to)
+    assert main(command) == 0
+    after = state_of(to)
+    assert after.keys() == before.keys()
+    assert {name for name in after if after[name] != before[name]} == {"image-000.png", "image-000.txt"}
+
+
 def run_prepare(*words: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "finetune.prepare", *words],
