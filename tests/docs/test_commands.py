@@ -22,6 +22,7 @@ SMALL = [
     "evaluation.strata=2",
     "evaluation.training_images=0",
     "dataset.held_out=8",
+    "method.prior_images=2",
 ]
 SMALL_SWEEP = [
     *SMALL,
@@ -33,6 +34,7 @@ SMALL_SWEEP = [
 # What the reader has and the test does not: an SD base, and runs long enough for an answer.
 INSTEAD = {
     "base_model=sd15": ["base_model=tiny"],
+    "base_model=sdxl": ["base_model=tiny"],
     "Salesforce/blip-image-captioning-large": ["captioner"],
 }
 NEEDS_BACKGROUND = {"rembg", "onnxruntime"}  # modules of the extra
