@@ -165,21 +165,8 @@ def _check_memory(config: Config) -> None:
 
 def _check_captions(captions: Captions) -> None:
     _one_of("captions.source", captions.source, ("file", "short", "instance", "class"))
-    for key, text in (("captions.text", captions.text), ("captions.class_word", captions.class_word)):
-        if text is not None and not text.strip():
-            _refuse(key, repr(text), "must hold a word")
-        if text is not None and any("\ud800" <= item <= "\udfff" for item in text):
-            _refuse(key, ascii(text), "is not UTF-8: set the terminal's locale to UTF-8 and type it again")
-    if captions.source == "instance" and not captions.text:
-        _refuse("captions.text", captions.text, "captions=instance needs the caption: captions.text='...'")
-    if captions.source == "class" and (captions.text is None or "{class_word}" not in captions.text):
-        _refuse(
-            "captions.text",
-            captions.text,
-            "captions=class needs {class_word} in it: 'a photo of {class_word}'",
-        )
-    if captions.class_word is None and "{class_word}" in (captions.text or ""):
-        _refuse("captions.class_word", None, "captions.text has a place for it: captions.class_word=fox")
+    if captions.source in ("instance", "class"):
+        _check_caption_text(captions)
     _at_least("captions.words", captions.words, 1)
     if captions.encoding != "auto":
         try:
@@ -192,6 +179,22 @@ def _check_captions(captions: Captions) -> None:
             )
     if not 0 <= captions.dropout < 1:
         _refuse("captions.dropout", captions.dropout, "must lie in [0, 1)")
+
+
+def _check_caption_text(captions: Captions) -> None:
+    """The one caption of every image says something, and has the class word that it has a place for."""
+    text, word = captions.text or "", captions.class_word or ""
+    if captions.source == "class" and "{class_word}" not in text:
+        remedy = "captions=class needs {class_word} in it: 'a photo of {class_word}'"
+        _refuse("captions.text", captions.text, remedy)
+    if not text.strip():
+        _refuse("captions.text", captions.text, "captions=instance needs the caption: captions.text='...'")
+    if "{class_word}" in text and not word.strip():
+        remedy = "captions.text has a place for it: captions.class_word=fox"
+        _refuse("captions.class_word", captions.class_word, remedy)
+    for key, value in (("captions.text", text), ("captions.class_word", word)):
+        if any("\ud800" <= item <= "\udfff" for item in value):
+            _refuse(key, ascii(value), "is not UTF-8: set the terminal's locale to UTF-8 and type it again")
 
 
 def _check_optimizer(config: Config) -> None:
