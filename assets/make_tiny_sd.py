@@ -37,9 +37,8 @@ VOCABULARY = 3072
 VAE_PIXELS = 64  # px; the size that the autoencoder is measured at
 CAPTION_DROPOUT = 0.1  # makes classifier-free guidance work
 SUBJECTS = 360  # glyphs that the UNet learns; each has to be seen often to be drawn from its caption
-# Share of the batches that come from the wide set: every glyph in several dresses. A UNet that has only seen the subjects
-# knows them by heart and little of images as such: on any new style its loss then falls at once by most of the gain.
-WIDE_SHARE = 0.5
+# The wide set is every glyph in several dresses. A UNet that has only seen the subjects knows them by heart and little of
+# images as such: on any new style its loss then falls at once by most of the gain.
 WIDE_VARIANTS = 4
 # Glyphs that are signs rather than drawings of a thing; the autoencoder sees them, the UNet does not.
 SIGNS = ("clock face", "arrow", "ideograph", "circled", "symbol", "sign", "triangle", "square", "circle")
@@ -62,6 +61,7 @@ class Variant:
         width: of the text encoder and of the cross attention.
         prediction: what the UNet predicts, epsilon or v_prediction.
         zero_terminal: the last timestep is pure noise (Lin et al. 2024), as in later Stable Diffusion 2.
+        wide_share: of the batches, that come from the wide set.
         prints: it learns the glyphs as black-and-white prints instead of in colour.
         autoencoder: the stored one that it shares; none: it trains its own.
         half: stored in half precision.
@@ -77,6 +77,7 @@ class Variant:
     width: int
     prediction: str
     zero_terminal: bool
+    wide_share: float
     prints: bool
     autoencoder: Path | None
     half: bool
@@ -95,6 +96,7 @@ VARIANTS = {
         width=96,
         prediction="epsilon",
         zero_terminal=False,
+        wide_share=0.5,
         prints=False,
         autoencoder=None,
         half=False,
@@ -111,6 +113,7 @@ VARIANTS = {
         width=80,
         prediction="v_prediction",
         zero_terminal=True,
+        wide_share=0.25,
         prints=True,
         autoencoder=EMBEDDED / "tiny-sd" / "vae",
         half=True,
@@ -668,7 +671,7 @@ def train_unet(
         shares = torch.tensor([share for _, share, _ in variant.sizes])
         size, _, relative = variant.sizes[int(torch.multinomial(shares, 1, generator=random_state))]
         source, words_of = cached[size], ids
-        if torch.rand(1, generator=random_state) < WIDE_SHARE:
+        if torch.rand(1, generator=random_state) < variant.wide_share:
             source, words_of, relative = wide, wide_ids, 1.0
         count = max(1, int(batch * relative))
         rows = torch.randint(len(source[0]), (count,), generator=random_state)
