@@ -12,6 +12,7 @@ from conf.errors import RequestError
 from finetune.backbone import Backbone
 from finetune.base_files import check_pixels, find_base
 from tests.finetune.tiny_pipeline import make_pipeline
+from tests.finetune.tiny_sdxl import make_sdxl
 
 
 @pytest.fixture
@@ -62,6 +63,19 @@ def test_other_families_are_refused(copy: Path, cache: Path) -> None:
             RequestError, match=f"holds a {family}; Stable Diffusion 1 or 2, .* 3, .* XL can be"
         ):
             find_base(str(copy), cache)
+
+
+def test_sdxl_means_zeros_by_no_caption_unless_its_index_says_otherwise(
+    pipeline: Path, cache: Path, tmp_path: Path
+) -> None:
+    """As the pipeline's own default has it; older files leave the key out."""
+    index = make_sdxl(tmp_path / "sdxl") / "model_index.json"
+    record = json.loads(index.read_text())
+    assert record.pop("force_zeros_for_empty_prompt") is True
+    for value, more in ((True, {}), (False, {"force_zeros_for_empty_prompt": False})):
+        index.write_text(json.dumps({**record, **more}))
+        assert find_base(str(tmp_path / "sdxl"), cache).empty_is_zero is value
+    assert not find_base(str(pipeline), cache).empty_is_zero
 
 
 def test_models_that_take_more_than_a_latent_are_refused(copy: Path, cache: Path) -> None:

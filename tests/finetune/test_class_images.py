@@ -10,7 +10,9 @@ from PIL import Image
 import pytest
 import torch
 
+from conf.compose import load_config
 from finetune import loop, step
+from finetune.class_images import class_prompt
 from finetune.setup import Run
 from tests.finetune.runs import weights
 from tests.finetune.tiny_pipeline import make_images, read_curve
@@ -63,6 +65,12 @@ def test_own_class_images_come_first(run_train: Train, tmp_path: Path) -> None:
     assert drawn(tmp_path / "cache") == {}
     assert run_train(tmp_path / "more", *PRIOR, *folder, "method.prior_images=4") == 0
     assert [len(paths) for paths in drawn(tmp_path / "cache").values()] == [1]
+
+
+def test_an_empty_prompt_is_a_prompt() -> None:
+    for given, prompt in (("'a circle'", "a circle"), ("''", ""), ("null", "a photo of box")):
+        config = load_config(["captions.class_word=box", f"method.prior_prompt={given}"])
+        assert class_prompt(config) == prompt
 
 
 def test_class_images_train_as_much_as_their_weight_says(run_train: Train, tmp_path: Path) -> None:
