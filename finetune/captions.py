@@ -41,7 +41,7 @@ def written_caption(image: ListedImage, encoding: str = "auto") -> str:
         data = file.read_bytes()
     except FileNotFoundError:
         if image.folder_caption:
-            return _collapsed(image.folder_caption, "that its folder's name gives")
+            return _collapsed(image.folder_caption, "in its folder's name")
         raise MissingCaption(
             "has no caption: write a .txt file of the same name, or use captions=instance captions.text='...'"
         ) from None
@@ -76,7 +76,7 @@ def long_caption_note(lengths: dict[str, int]) -> list[str]:
 def _collapsed(text: str, where: str) -> str:
     caption = " ".join(text.split())
     if not caption:
-        raise ValueError(f"has an empty caption {where}")
+        raise ValueError(f"has a caption {where} that is empty")
     if not is_text(caption):
         raise ValueError(f"has a caption {where} with characters that are no text (lone surrogates)")
     return caption

@@ -87,7 +87,7 @@ def test_the_first_that_says_something_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b" \n", "has an empty caption in its .txt file"),
+        (b" \n", "has a caption in its .txt file that is empty"),
         (b"a\xff\xfe", "caption file that cannot be read: it is neither"),
     ],
 )
