@@ -1,10 +1,11 @@
-"""Inputs that the configuration names: where their paths lead, and which files count as images."""
+"""Inputs that the configuration names: where their paths lead, which files count as images, and how many are few."""
 
 from pathlib import Path
 
 from conf.compose import PROJECT_ROOT
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jfif")
+FEWEST_IN_FOLDS = 3  # images that folds are made of: with two, each would be trained on alone
 
 
 def project_path(path: str) -> Path:
