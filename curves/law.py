@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-EXPONENT_PRIOR = (0.8, 0.25)  # mean, standard deviation (docs/method.md, section 4)
+EXPONENT_PRIOR = (0.8, 0.25)  # mean, standard deviation (docs/method.md, section 5)
 LARGEST_FACTOR = 2.0  # in images, over which a budget is scaled: beyond it the law is a guess
 GROUP = ("dataset", "captions", "resolution", "base_id", "method")  # the law has one exponent for each
 
