@@ -63,6 +63,7 @@ def _one_of(key: str, value: object, valid: Sequence[object]) -> None:
 def _check_axes(config: Config) -> None:
     _at_least("dataset_size.images", config.dataset_size.images, 1)
     _at_least("dataset.held_out", config.dataset.held_out, 0)
+    _check_folds(config)
     pixels = config.resolution.pixels
     if pixels is not None and (pixels < 8 or pixels % 8):
         near = max(8, round(pixels / 8) * 8)
@@ -71,6 +72,36 @@ def _check_axes(config: Config) -> None:
     _check_method(config.method)
     _check_prior(config)
     _check_captions(config.captions)
+
+
+def _check_folds(config: Config) -> None:
+    dataset, sweep = config.dataset, config.sweep
+    _at_least("dataset.fold", dataset.fold, 0)
+    _at_least("dataset.folds", dataset.folds, 2)
+    if dataset.fold is None and not sweep.folds:
+        if dataset.folds is not None:
+            _refuse(
+                "dataset.folds", dataset.folds, "needs dataset.fold=0 or another; a sweep: sweep.folds=true"
+            )
+        return
+    if config.stopping.name != "none":
+        _refuse(
+            "stopping",
+            config.stopping.name,
+            "a fold's loss is that of a single image, too noisy to stop by: use stopping=none with folds",
+        )
+    if sweep.folds and sweep.sampler.name == "tpe":
+        _refuse(
+            "sweep.sampler.name",
+            "tpe",
+            "would take easy images for good parameters where every run has a fold of its own: use qmc or random",
+        )
+    if sweep.folds and sweep.pruner.name != "none":
+        _refuse(
+            "sweep.pruner.name",
+            sweep.pruner.name,
+            "would prune the folds of difficult images: use none with sweep.folds=true",
+        )
 
 
 def _check_method(method: Method) -> None:
@@ -347,7 +378,8 @@ def _check_evaluation(config: Config) -> None:
     _at_least("evaluation.minimum_images", evaluation.minimum_images, 2)
     _at_least("evaluation.training_images", evaluation.training_images, 0)
     _check_ratio("evaluation.ratio", evaluation.ratio)
-    if evaluation.enabled and config.dataset.held_out < evaluation.minimum_images:
+    in_folds = config.dataset.fold is not None or config.sweep.folds
+    if evaluation.enabled and not in_folds and config.dataset.held_out < evaluation.minimum_images:
         _refuse(
             "dataset.held_out",
             config.dataset.held_out,

@@ -46,7 +46,7 @@ def describe(plan: Plan, step: int, loss: float | None) -> dict[str, object]:
     if plan.recommended is not None:
         facts |= {
             "recommended_by": config.budget.study,
-            "recommended_steps": plan.recommended.recommended_steps,
+            "recommended_steps": plan.horizon,
         }
     return facts
 

@@ -156,6 +156,8 @@ def run_facts(plan: Plan, panel: str | None) -> RunFacts:
     extra: dict[str, Any] = {"processes": plan.processes}
     if plan.recommended is not None:
         extra["recommended_by"] = config.budget.study
+    if plan.scaled_from is not None:
+        extra["scaled_from"] = asdict(plan.scaled_from)
     return RunFacts(
         cell=plan.cell,
         hyperparameters=hyperparameters(config, plan.processes),
@@ -167,6 +169,8 @@ def run_facts(plan: Plan, panel: str | None) -> RunFacts:
         study=config.study,
         trial=int(trial) if trial is not None else None,
         stopping=config.stopping.name,
+        fold=config.dataset.fold,
+        folds=plan.split.folds,
         extra=extra,
     )
 

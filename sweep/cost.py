@@ -83,7 +83,8 @@ def expected_cost(config: Config, earlier: list[EarlierRun]) -> Cost:
     ]
     size = _megabytes(config)
     image = config.base_model.seconds_per_image * _area_ratio(config)
-    panel = config.dataset.held_out + config.evaluation.training_images
+    held_out = 1 if config.sweep.folds else config.dataset.held_out
+    panel = held_out + config.evaluation.training_images
     evaluation = panel * config.evaluation.strata * image * _FORWARD_SHARE
     step, source = images * image, "the base model's seconds_per_image"
     if speeds:

@@ -24,10 +24,10 @@ SMALL = [
     "dataset.held_out=8",
     "method.prior_images=2",
 ]
+SMALL_TRIALS = [*SMALL, "optimizer.warmup_steps=0", "sweep.trials=1"]
+SMALL_FOLDS = [*SMALL_TRIALS, "dataset.folds=3"]
 SMALL_SWEEP = [
-    *SMALL,
-    "optimizer.warmup_steps=0",
-    "sweep.trials=1",
+    *SMALL_TRIALS,
     "sweep.factors.dataset_size=[n4,n8]",
     "sweep.factors.method=[lora]",
 ]
@@ -89,7 +89,7 @@ def test_every_command_of_the_documentation_runs(project: Path) -> None:
         assert program == "python", f"{line}: not a command this test knows"
         words = [new for word in words for new in INSTEAD.get(word, [word])]
         if words[:2] == ["-m", "sweep"] and words[2] in ("plan", "run"):
-            words += SMALL_SWEEP
+            words += SMALL_FOLDS if "experiment=few_images" in words else SMALL_SWEEP
         elif words[0] == "train.py" and "--help" not in words and "budget=recommended" not in words:
             words += SMALL
         done = run(project, words)

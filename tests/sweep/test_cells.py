@@ -44,6 +44,7 @@ def test_a_group_can_be_searched() -> None:
     assert [item.name for item in cell.parameters] == ["method", "seed"]
 
 
+FOLDS = ["sweep.folds=true", "stopping=none", "sweep.sampler.name=qmc"]
 WRONG = [
     (["study=a/b"], ["study=a/b", "folder"]),
     (["sweep.factors.sizes=[n4]"], ["sweep.factors.sizes", "dataset_size", "method"]),
@@ -116,6 +117,15 @@ WRONG = [
         ["sweep.pruner.parameters", "patience"],
     ),
     ([f"study={'x' * 300}"], ["study=xxx", "at most"]),
+    (["sweep.folds=true", "stopping=none"], ["sweep.sampler.name=tpe", "qmc or random"]),
+    (["sweep.folds=true"], ["stopping=evidence", "stopping=none with folds"]),
+    ([*FOLDS, "sweep.pruner.name=median"], ["sweep.pruner.name=median", "sweep.folds=true"]),
+    ([*FOLDS, "sweep.factors.dataset=[line_drawings]"], ["sweep.factors.dataset", "one folder"]),
+    ([*FOLDS, "dataset.folds=9999"], ["dataset.folds=9999", "images"]),
+    ([*FOLDS, "dataset.folds=3", "dataset_size=n1024"], ["1024 to train on", "dataset.folds=3"]),
+    (["dataset.fold=1", "stopping=none"], ["dataset.fold=1", "sweep.folds=true"]),
+    (["dataset.folds=3"], ["dataset.folds=3", "sweep.folds=true"]),
+    (["space.parameters=[{name: dataset.fold, choices: [0, 1]}]"], ["dataset.fold", "cannot be searched"]),
     (["space.parameters=[{name: seed, low: 1, high: 2}, {name: seed, low: 1, high: 3}]"], ["seed", "twice"]),
 ]
 
