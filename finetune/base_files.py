@@ -105,6 +105,9 @@ def _from_single_file(file: Path, options: BaseModel, cache_dir: Path) -> Path:
             f"base_model.path={options.path}: is a file of another kind; give a folder in diffusers' layout, a hub id, "
             f"or a model in one {SINGLE_FILES[0]} file"
         )
+    from finetune.quiet import be_quiet
+
+    be_quiet()
     from finetune.single_file import to_folder
 
     return to_folder(file, options.config, cache_dir, options.allow_pickle, options.prediction)

@@ -32,7 +32,10 @@ def replace_with(path: Path, write: Callable[[Path], None]) -> None:
     # Without the file's own name, which may be as long as names can be.
     temporary = path.with_name(f".{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(mode)  # safetensors makes files that only their owner may read
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -69,6 +69,7 @@ def save_result(model: TrainedModel, folder: RunFolder, kind: str, plan: Plan, f
         return _save_networks(model, folder, kind, described)
     tensors, configs = adapters(model)
     base = Architecture.of(plan.base.path)
+    described["modelspec.title"] = f"{folder.path.name} {kind}"  # else it would be the temporary file's name
     for form in plan.config.checkpoints.formats:
         write = partial(save_lora, form=form, tensors=tensors, configs=configs, facts=described, base=base)
         replace_with(folder.adapter(kind, form), write)

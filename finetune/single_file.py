@@ -217,9 +217,6 @@ def _load(file: Path, readable: Path, kind: Kind, source: Path, shapes: Shapes) 
     absent: dict[str, None] = {"feature_extractor": None, "image_encoder": None}
     if kind.pipeline == "StableDiffusionPipeline":
         absent |= {"safety_checker": None}
-    diffusers.utils.logging.disable_progress_bar()
-    verbosity = diffusers.utils.logging.get_verbosity()
-    diffusers.utils.logging.set_verbosity_error()  # it warns of modules to keep in float32 where there are none
     try:
         pipeline = getattr(diffusers, kind.pipeline).from_single_file(
             readable, config=str(source), local_files_only=True, torch_dtype=_precision(shapes), **absent
@@ -228,8 +225,6 @@ def _load(file: Path, readable: Path, kind: Kind, source: Path, shapes: Shapes) 
         raise _unfit(file, source, "some weights are missing") from error
     except Exception as error:  # safetensors, json, torch and both libraries raise errors of their own
         raise _unfit(file, source, _one_line(error)) from error
-    finally:
-        diffusers.utils.logging.set_verbosity(verbosity)
     if kind.name == "sd3":
         t5 = pipeline.text_encoder_3
         t5.set_input_embeddings(t5.get_input_embeddings())  # its encoder's are the same; files hold them once
