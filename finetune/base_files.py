@@ -8,7 +8,7 @@ from typing import Any
 from conf.errors import RequestError
 from conf.inputs import may_be_hub_id, project_path
 from conf.schema import BaseModel
-from finetune.families.files import TITLES, FamilyFiles, family_of, tokenizer_of
+from finetune.families.files import SDXL, TITLES, FamilyFiles, family_of, tokenizer_of
 from finetune.paths import hash_file, hash_texts, remembered_hash
 
 PARTS = ("unet", "transformer", "vae", "text_encoder*", "tokenizer*", "scheduler")
@@ -77,7 +77,7 @@ def find_base(path: str, cache_dir: Path, options: BaseModel | None = None) -> B
         path=folder,
         family=family,
         text_encoders=encoders,
-        empty_is_zero=bool(index.get("force_zeros_for_empty_prompt", False)),
+        empty_is_zero=bool(index.get("force_zeros_for_empty_prompt", family is SDXL)),
         base_id=_identity(path, folder, (family.denoiser, "vae", *encoders), cache_dir),
         multiple=factor * patch,
         native_pixels=native,

@@ -39,7 +39,9 @@ def check_lora(form: str, family: str, configs: Mapping[str, LoraConfig]) -> Non
         RequestError: no program reads such a file.
     """
     if form not in FORMATS:
-        raise RequestError(f"method.format={form}: no such format; choose one of {', '.join(FORMATS)}")
+        raise RequestError(
+            f"checkpoints.formats=[{form}]: no such format; choose one of {', '.join(FORMATS)}"
+        )
     unknown = sorted(set(configs) - set(COMPONENTS[family]))
     if unknown:
         raise RequestError(
@@ -50,13 +52,13 @@ def check_lora(form: str, family: str, configs: Mapping[str, LoraConfig]) -> Non
         return
     if family == "sd3":
         raise RequestError(
-            "method.format=kohya: there are no such keys that all programs read for Stable Diffusion 3; "
-            "take method.format=diffusers, which ComfyUI reads too"
+            "checkpoints.formats=[kohya]: there are no such keys that all programs read for Stable Diffusion 3; "
+            "take checkpoints.formats=[diffusers], which ComfyUI reads too"
         )
     if any(config.use_dora for config in configs.values()):
         raise RequestError(
-            "method.format=kohya: programs disagree on DoRA's magnitude in these keys, and diffusers drops it; "
-            "take method.format=diffusers, or LoRA without DoRA"
+            "checkpoints.formats=[kohya]: programs disagree on DoRA's magnitude in these keys, and diffusers drops it; "
+            "take checkpoints.formats=[diffusers], or LoRA without DoRA"
         )
 
 

@@ -71,12 +71,17 @@ def save_memory(model: TrainedModel, memory: Memory) -> None:
                 activation_checkpointing_kwargs={"use_reentrant": False}
             )
     if memory.frozen_half:
-        for component in filter(is_adapted, model.components().values()):
+        for component in filter(_may_shrink, model.components().values()):
             _shrink_frozen(component, HALF[memory.precision])
     if memory.channels_last:
         model.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if memory.compile:
         model.denoiser.compile(backend=memory.compile_backend)
+
+
+def _may_shrink(component: nn.Module) -> bool:
+    """Not where DoRA compares the frozen weights' norms with magnitudes that it took from them in full precision."""
+    return is_adapted(component) and not component.peft_config["default"].use_dora  # type: ignore[index, union-attr]
 
 
 def _shrink_frozen(component: nn.Module, half: torch.dtype) -> None:

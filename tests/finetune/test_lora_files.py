@@ -243,10 +243,10 @@ def test_facts_cannot_displace_what_diffusers_reads(folders: dict[str, Path], tm
             "sd",
             ["unet"],
             False,
-            r"method.format=lycoris: no such format; choose one of diffusers, kohya",
+            r"checkpoints.formats=\[lycoris\]: no such format; choose one of diffusers, kohya",
         ),
-        ("kohya", "sd3", ["transformer"], False, r"take method.format=diffusers"),
-        ("kohya", "sdxl", ["unet"], True, r"DoRA's magnitude .*; take method.format=diffusers"),
+        ("kohya", "sd3", ["transformer"], False, r"take checkpoints.formats=\[diffusers\]"),
+        ("kohya", "sdxl", ["unet"], True, r"DoRA's magnitude .*; take checkpoints.formats=\[diffusers\]"),
         (
             "diffusers",
             "sd3",
