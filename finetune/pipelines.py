@@ -84,7 +84,7 @@ def add_lora(pipeline: Any, base: BaseFiles, weights: Weights, name: str) -> Non
         raise RequestError(
             f"{given}: does not fit the base model, a {title} ({reason}); name the one it was trained on with --base"
         ) from error
-    wanted = sum(not key.endswith((".alpha", ".dora_scale")) for key in weights.tensors)
+    wanted = sum(not key.endswith(".alpha") for key in weights.tensors)
     loaded = sum(
         len(get_peft_model_state_dict(module, adapter_name=name))
         for module in adapted(pipeline, base).values()

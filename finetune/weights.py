@@ -69,6 +69,11 @@ class Weights:
         """Whether they are a whole model."""
         return self.form in (FOLDER, SINGLE_FILE)
 
+    @property
+    def is_dora(self) -> bool:
+        """Whether an adapter has magnitudes as well."""
+        return any("lora_magnitude_vector" in name or name.endswith(".dora_scale") for name in self.tensors)
+
     def family(self) -> str | None:
         """The family that an adapter says it is for, or that only has such names; None where it cannot be told."""
         stated = self.facts.get("modelspec.architecture", "")

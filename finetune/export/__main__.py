@@ -7,7 +7,7 @@ from pathlib import Path
 import sys
 
 from conf.errors import exit_status
-from finetune.export.options import DEFAULT_CACHE, FORMATS, Options
+from finetune.export.options import DEFAULT_CACHE, FORMATS, KOHYA, Options, check_kohya
 from finetune.names import shown
 from finetune.weights import LORA, WHICH, check_family, find_base_of, find_weights
 
@@ -37,6 +37,8 @@ def _export(options: Options) -> int:
     base = find_base_of(weights, KEY, options.base, options.config, options.cache)
     if weights.form == LORA:
         check_family(weights, base)
+    if form == KOHYA:
+        check_kohya(weights, base)
     # Here, since importing torch takes seconds that a wrong request should not have to wait for.
     from finetune.export.work import export
 

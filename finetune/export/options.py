@@ -7,6 +7,7 @@ from pathlib import Path
 from conf.compose import PROJECT_ROOT
 from conf.errors import RequestError
 from conf.schema import Config
+from finetune.base_files import BaseFiles
 from finetune.names import shown
 from finetune.weights import LORA, WHICH, Weights
 
@@ -77,3 +78,18 @@ class Options:
             expected = "a folder, not a file" if form == FOLDER else "a file that ends in .safetensors"
             raise RequestError(f"--to={shown(self.to)}: --format={form} makes {expected}")
         return form
+
+
+def check_kohya(weights: Weights, base: BaseFiles) -> None:
+    """Refuse an adapter that kohya's keys cannot hold.
+
+    Raises:
+        RequestError: it is of Stable Diffusion 3, or a DoRA.
+    """
+    remedy = "choose diffusers, or --fuse 1 to make it part of its base model"
+    if base.family.name == "sd3":
+        raise RequestError(
+            f"--format=kohya: there are no such keys that all programs read for {base.family.title}; {remedy}"
+        )
+    if weights.is_dora:
+        raise RequestError(f"--format=kohya: programs disagree on DoRA's magnitudes in these keys; {remedy}")

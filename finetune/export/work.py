@@ -14,11 +14,10 @@ from peft.utils import get_peft_model_state_dict
 import torch
 from torch import Tensor
 
-from conf.errors import RequestError
 from finetune.architecture import Architecture
 from finetune.base_files import BaseFiles
 from finetune.export.options import ADAPTERS, FOLDER, KOHYA, Options
-from finetune.lora_files import check_lora, save_lora
+from finetune.lora_files import save_lora
 from finetune.paths import replace_with
 from finetune.pipeline_folder import assemble, copy_part, link_part
 from finetune.pipelines import adapted, add_lora, fuse, open_pipeline
@@ -84,8 +83,6 @@ def _export_adapter(
     target: Path, form: str, weights: Weights, base: BaseFiles, facts: Mapping[str, str], work: Path
 ) -> None:
     architecture = Architecture.of(base.path)
-    if form == KOHYA and architecture.family == "sd3":  # before gigabytes are loaded
-        _check(form, architecture, {})
     pipeline = _pipeline(weights, base, work)
     tensors: dict[str, Tensor] = {}
     configs: dict[str, LoraConfig] = {}
@@ -95,7 +92,6 @@ def _export_adapter(
         if form == KOHYA:
             state = _evenly_scaled(module, state, configs[part])
         tensors |= {f"{part}.{name}": value for name, value in state.items()}
-    _check(form, architecture, configs)
     named = {**facts, "modelspec.title": target.stem}  # else the title would be the temporary file's
     replace_with(target, lambda path: save_lora(path, form, tensors, configs, named, architecture))
 
@@ -120,11 +116,3 @@ def _evenly_scaled(
             if ratio != 1:
                 even[f"{name}.lora_B.weight"] = state[f"{name}.lora_B.weight"] * ratio
     return even
-
-
-def _check(form: str, base: Architecture, configs: Mapping[str, LoraConfig]) -> None:
-    """check_lora, whose complaints then name the option of this command."""
-    try:
-        check_lora(form, base.family, configs)
-    except RequestError as error:
-        raise RequestError(str(error).replace("method.format=", "--format=")) from error
