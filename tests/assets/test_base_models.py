@@ -243,8 +243,14 @@ def test_the_second_is_fine_tuned_at_its_own_size(tmp_path: Path) -> None:
                 "method=text_to_image",
                 "stopping=none",
             ),
-            *("budget.max_steps=24", "samples.count=0", "evaluation.training_images=0", "tracker=none"),
-            *("device=cpu", f"run_dir={tmp_path / 'run'}", f"cache_dir={tmp_path / 'cache'}"),
+            *("budget.max_steps=16", "samples.count=0", "evaluation.training_images=0", "tracker=none"),
+            *(
+                "evaluation.strata=2",
+                "evaluation.ratio=4",
+                "device=cpu",
+                f"run_dir={tmp_path / 'run'}",
+                f"cache_dir={tmp_path / 'cache'}",
+            ),
         ],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdin=subprocess.DEVNULL,
@@ -256,7 +262,7 @@ def test_the_second_is_fine_tuned_at_its_own_size(tmp_path: Path) -> None:
     assert (cell["base_model"], cell["resolution"]) == ("tiny2", 48)
     points = [json.loads(line) for line in (tmp_path / "run" / "curve.jsonl").read_text().splitlines()]
     last = [point for point in points if point.get("delta") is not None][-1]
-    assert last["step"] == 24
+    assert last["step"] == 16
     assert last["delta"] < -5 * last["delta_se"]
 
 
