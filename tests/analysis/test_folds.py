@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from analysis.load import load_study
 from analysis.recommend import analyse
+from analysis.report import report_context
 from conf.errors import WorkError
 from curves.panel import paired_difference
-from curves.run_folder import RunFolder
+from curves.run_folder import RunFolder, find_runs
 from tests.analysis.make_runs import HELD_OUT, Spec, make_points, make_run, run_facts, true_minimum
 
 SPEC = Spec(images=HELD_OUT - 1, horizon=600)
@@ -147,3 +149,17 @@ def test_a_damaged_fold_is_left_out_by_name(tmp_path: Path, fold: object, folds:
     study = load_study(tmp_path)
     assert [name for name, _ in study.damaged] == ["0002-all-lora"]
     assert [run.folds for run in study.runs] == [7]
+
+
+def test_the_report_tells_of_the_folds_and_its_command_names_none(tmp_path: Path) -> None:
+    root = make_folds(tmp_path / "s", [SPEC])
+    for folder in find_runs(root):
+        given = ["dataset=folder", "dataset.path=photos", "dataset.folds=8", "dataset.fold=1", "method=lora"]
+        folder.overrides.write_text(yaml.safe_dump(given))
+    analysis = analyse(load_study(root))
+    context = report_context(analysis, tmp_path)
+    (training,) = [lines for title, lines in context["commands"] if title == "Training as recommended"]
+    assert "dataset.path=photos method=lora budget=recommended" in training[0]
+    assert "dataset.fold" not in training[0]
+    assert [row.note for row in context["runs"]] == ["8 folds"]
+    assert "held-out loss on 8 images" in context["subtitle"]
