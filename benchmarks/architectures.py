@@ -41,7 +41,7 @@ VAE = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Architecture:
     """A base model as configurations.
 

@@ -8,7 +8,6 @@ import weakref
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 ACTIVATIONS = "activations"
 
@@ -34,7 +33,11 @@ class LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        tree_map_only(Tensor, self.count, result)
+        for value in result if isinstance(result, list | tuple) else (result,):
+            if isinstance(value, Tensor):
+                self.count(value)
+            elif isinstance(value, list | tuple):  # of a list among several results
+                self.count_all(value, None)
         return result
 
     def count(self, tensor: Tensor, kind: str | None = None) -> None:
@@ -52,7 +55,7 @@ class LiveBytes(TorchDispatchMode):
         self.most[self._kinds[key]] = max(self.most[self._kinds[key]], self.now[self._kinds[key]])
         self.peak = max(self.peak, self.now.total())
 
-    def count_all(self, tensors: Iterable[Tensor], kind: str) -> None:
+    def count_all(self, tensors: Iterable[Tensor], kind: str | None) -> None:
         for tensor in tensors:
             self.count(tensor, kind)
 

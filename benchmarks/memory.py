@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+import functools
 import itertools
 import math
 from typing import Any
@@ -36,7 +37,7 @@ METHODS = {
     "LoRA, rank 8": ("method=lora",),
     "LoRA, text encoders too": ("method=lora", "method.text_encoder=lora"),
     "full": ("method=text_to_image",),
-    "DreamBooth, with prior": ("method=dreambooth", "method.prior_weight=1.0"),
+    "DreamBooth, with prior": ("method=dreambooth", "captions=file", "method.prior_prompt=dog"),
 }
 PRESETS = ("minimal", "low", "normal", "fast")
 PARAMETERS, GRADIENTS = "parameters", "gradients"
@@ -156,34 +157,62 @@ def make_work(architecture: Architecture, config: Config, pixels: int, device: t
     return Work(architecture, config, pixels, model, device)
 
 
-def account(architecture: Architecture, config: Config, pixels: int) -> Footprint:
-    """The bytes that a run takes on its device, found without that memory.
+class Accounting:
+    """The bytes that runs of one base model take on their device, found without that memory.
 
-    Args:
-        architecture: of the base model.
-        config: of the run.
-        pixels: side of the images.
+    Presets that hold or do the same share the work: minimal trains as low does, but for where the optimizer is.
     """
-    work = make_work(architecture, config, pixels, torch.device("meta"))
-    with FakeTensorMode(), autocast_as_on_gpu():
-        give_storage(work.model)
-        work = replace(work, device=CPU)
-        step, panel = live_bytes(work.model, work.step), live_bytes(work.model, work.panel)
-    trained = trainable_parameters(work.model).values()
-    remembered = sum(optimizer_bytes(config.optimizer.name, one.shape) for one in trained)
-    optimizer = 0 if config.memory.offload_optimizer else remembered
-    return Footprint(
-        parameters=step.most[PARAMETERS],
-        trained=sum(one.nbytes for one in trained),
-        gradients=step.most[GRADIENTS],
-        optimizer=optimizer,
-        activations=step.most[ACTIVATIONS],
-        step=step.peak + optimizer,
-        panel=panel.peak + optimizer,
-        samples=step.most[PARAMETERS] + optimizer + decoding_bytes(architecture, pixels),
-    )
+
+    def __init__(self, architecture: Architecture) -> None:
+        self._architecture = architecture
+        self._fake = FakeTensorMode()
+        self._models: dict[str, TrainedModel] = {}
+        self._passes: dict[tuple[str, str, int, int], LiveBytes] = {}
+
+    def footprint(self, config: Config, pixels: int) -> Footprint:
+        """Account for a run on images of that side."""
+        step = self._live(Work.step, config, pixels, config.optimizer.batch_size)
+        panel = self._live(Work.panel, config, pixels, config.evaluation.batch_size)
+        trained = trainable_parameters(self._model(config)).values()
+        remembered = sum(optimizer_bytes(config.optimizer.name, one.shape) for one in trained)
+        optimizer = 0 if config.memory.offload_optimizer else remembered
+        return Footprint(
+            parameters=step.most[PARAMETERS],
+            trained=sum(one.nbytes for one in trained),
+            gradients=step.most[GRADIENTS],
+            optimizer=optimizer,
+            activations=step.most[ACTIVATIONS],
+            step=step.peak + optimizer,
+            panel=panel.peak + optimizer,
+            samples=step.most[PARAMETERS] + optimizer + decoding_bytes(self._architecture, pixels),
+        )
+
+    def _live(self, do: Callable[[Work], None], config: Config, pixels: int, batch: int) -> LiveBytes:
+        key = (_model_key(config), do.__name__, pixels, batch)
+        if key not in self._passes:
+            work = Work(self._architecture, config, pixels, self._model(config), CPU)
+            with self._fake, autocast_as_on_gpu():
+                self._passes[key] = live_bytes(work.model, lambda: do(work))
+        return self._passes[key]
+
+    def _model(self, config: Config) -> TrainedModel:
+        """With storage, but without content."""
+        key = _model_key(config)
+        if key not in self._models:
+            model = make_work(self._architecture, config, 0, torch.device("meta")).model
+            with self._fake:
+                give_storage(model)
+            self._models[key] = model
+        return self._models[key]
 
 
+def _model_key(config: Config) -> str:
+    """All of a configuration that a model in training depends on."""
+    elsewhere = {"name": "", "encode_on_cpu": False, "offload_optimizer": False}
+    return repr((config.method, replace(config.memory, **elsewhere)))
+
+
+@functools.cache
 def decoding_bytes(architecture: Architecture, pixels: int) -> int:
     """The autoencoder while it makes the pixels of one sample: more than the denoiser takes to draw it."""
     backbone = RandomBackbone(architecture, torch.device("meta"))
@@ -256,33 +285,14 @@ def allocated_on_gpu(architecture: Architecture, config: Config, pixels: int) ->
     return torch.cuda.max_memory_allocated()
 
 
-HEADER = (
-    "base",
-    "pixels",
-    "method",
-    "preset",
-    "parameters",
-    "gradients",
-    "optimizer",
-    "activations",
-    "step",
-    "panel",
-    "samples",
-)
+SIZES = ("parameters", "gradients", "optimizer", "activations", "step", "panel", "samples")
+HEADER = ("base", "method", "preset", "pixels", *SIZES)
 
 
 def row(base: str, pixels: int, method: str, preset: str, found: Footprint) -> list[str]:
     """A line of the table, in GiB."""
-    sizes = (
-        found.parameters,
-        found.gradients,
-        found.optimizer,
-        found.activations,
-        found.step,
-        found.panel,
-        found.samples,
-    )
-    return [base, str(pixels), method, preset, *(f"{size / GIB:.2f}" for size in sizes)]
+    sizes = [getattr(found, name) for name in SIZES]
+    return [base, method, preset, str(pixels), *(f"{size / GIB:.2f}" for size in sizes)]
 
 
 def main() -> None:
@@ -303,20 +313,20 @@ def main() -> None:
     print_row(header, chosen.markdown)
     if chosen.markdown:
         print_row(["---"] * len(header), True)
-    cells = itertools.product(chosen.base, chosen.pixels, chosen.method, chosen.preset)
-    for base, pixels, method, preset in cells:
-        architecture = ARCHITECTURES[base]
-        config = configuration(base, method, preset, chosen.batch, f"optimizer={chosen.optimizer}")
-        found = account(architecture, config, pixels)
-        cells_of_row = row(base, pixels, method, preset, found)
-        if gpu:
-            measured = allocated_on_gpu(architecture, config, pixels)
-            cells_of_row.append(f"{measured / GIB:.2f} ({found.step / measured:.2f})")
-        print_row(cells_of_row, chosen.markdown)
+    for base in chosen.base:
+        accounting = Accounting(ARCHITECTURES[base])
+        for method, preset, pixels in itertools.product(chosen.method, chosen.preset, chosen.pixels):
+            config = configuration(base, method, preset, chosen.batch, f"optimizer={chosen.optimizer}")
+            found = accounting.footprint(config, pixels)
+            cells = row(base, pixels, method, preset, found)
+            if gpu:
+                measured = allocated_on_gpu(ARCHITECTURES[base], config, pixels)
+                cells.append(f"{measured / GIB:.2f} ({found.step / measured:.2f})")
+            print_row(cells, chosen.markdown)
 
 
 def print_row(cells: Sequence[str], markdown: bool) -> None:
-    widths = (6, 7, 24, 8)
+    widths = (6, 24, 8, 7)
     aligned = [cell.ljust(width) for cell, width in zip(cells, widths, strict=False)]
     aligned += [cell.rjust(11) for cell in cells[len(widths) :]]
     print("| " + " | ".join(cells) + " |" if markdown else " ".join(aligned), flush=True)

@@ -2,10 +2,12 @@
 
     python -m benchmarks.memory_check
 
-Linux, on the CPU. Every run is a process of its own, whose allocator gives every larger block back at once, so that the
-resident size follows the tensors.
+Linux, on the CPU, in a process whose allocator gives every larger block back at once, so that its resident size follows
+the tensors.
 """
 
+from collections.abc import Sequence
+import itertools
 import json
 import os
 from pathlib import Path
@@ -13,13 +15,13 @@ import subprocess
 import sys
 
 from benchmarks.architectures import architecture_in
-from benchmarks.memory import CPU, METHODS, account, autocast_as_on_gpu, configuration, make_work
+from benchmarks.memory import CPU, METHODS, Accounting, autocast_as_on_gpu, configuration, make_work
 from conf.schema import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = architecture_in(ROOT / "assets" / "tiny-sd")
 PRESETS = ("low", "normal")
-PIXELS, BATCH = 96, 32  # so much that activations outweigh what else a process holds
+PIXELS, BATCH = 96, 16  # so much that activations outweigh what else a process holds
 MIB = 2**20
 BLOCK = 65536  # bytes: larger blocks are mapped, and unmapped when they are freed
 
@@ -42,33 +44,33 @@ def real_growth(config: Config, pixels: int) -> int:
     return resident("VmHWM") - before
 
 
-def real_growth_elsewhere(method: str, preset: str, pixels: int, batch: int) -> int:
-    """`real_growth` in a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.memory_check", method, preset, str(pixels), str(batch)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": str(BLOCK)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
-    return int(json.loads(done.stdout))
-
-
 def accounted_growth(config: Config, pixels: int) -> int:
     """The same, as benchmarks.memory accounts for it."""
-    found = account(TINY, config, pixels)
+    found = Accounting(TINY).footprint(config, pixels)
     return found.step - found.optimizer - found.parameters
 
 
+def compare(cases: Sequence[tuple[str, str]]) -> list[tuple[int, int]]:
+    """Accounted and real growth of cases of method and preset; the latter measured one by one in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.memory_check", json.dumps(cases)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": str(BLOCK)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
+    configs = [configuration("tiny", method, preset, BATCH) for method, preset in cases]
+    accounted = [accounted_growth(config, PIXELS) for config in configs]
+    return list(zip(accounted, json.loads(done.stdout), strict=True))
+
+
 def main() -> None:
-    """Print a line for every method and preset; or, as a child, one measurement."""
+    """Print a line for every method and preset; or, as the fresh process, measurements."""
     if len(sys.argv) > 1:
-        method, preset, pixels, batch = sys.argv[1:]
-        print(real_growth(configuration("tiny", method, preset, int(batch)), int(pixels)))
+        cases = json.loads(sys.argv[1])
+        print([real_growth(configuration("tiny", *case, BATCH), PIXELS) for case in cases])
         return
+    cases = list(itertools.product(METHODS, PRESETS))
     print(f"{'method':24} {'preset':8} {'accounted':>12} {'real':>12}  ratio")
-    for method in METHODS:
-        for preset in PRESETS:
-            accounted = accounted_growth(configuration("tiny", method, preset, BATCH), PIXELS)
-            real = real_growth_elsewhere(method, preset, PIXELS, BATCH)
-            sizes = f"{accounted / MIB:8.1f} MiB {real / MIB:8.1f} MiB"
-            print(f"{method:24} {preset:8} {sizes}  {accounted / real:.2f}", flush=True)
+    for (method, preset), (accounted, real) in zip(cases, compare(cases), strict=True):
+        sizes = f"{accounted / MIB:8.1f} MiB {real / MIB:8.1f} MiB"
+        print(f"{method:24} {preset:8} {sizes}  {accounted / real:.2f}")
 
 
 if __name__ == "__main__":
