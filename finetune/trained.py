@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from conf.schema import Memory
 from finetune.families.base import Conditioning, Family
 
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TrainedModel(nn.Module):
@@ -72,15 +72,15 @@ def save_memory(model: TrainedModel, memory: Memory) -> None:
             )
     if memory.frozen_half:
         for component in filter(is_adapted, model.components().values()):
-            _shrink_frozen(component, HALF[memory.precision])
+            _shrink_frozen(component, PRECISIONS[memory.precision])
     if memory.channels_last:
         model.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if memory.compile:
         model.denoiser.compile(backend=memory.compile_backend)
 
 
-def _shrink_frozen(component: nn.Module, half: torch.dtype) -> None:
-    """Keep the frozen matrices in half precision: under autocast they are rounded to it at every use anyway."""
+def _shrink_frozen(component: nn.Module, precision: torch.dtype) -> None:
+    """Keep the frozen matrices in the precision to which autocast rounds them at every use anyway."""
     for module in component.modules():
         if isinstance(module, nn.Linear | nn.Conv2d) and not module.weight.requires_grad:
-            module.to(half)
+            module.to(precision)
