@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from curves.law import EXPONENT_PRIOR
 from curves.recommendation import CellAnswer
 
 Array = NDArray[np.float64]
 FEWEST_SIZES = 3
-EXPONENT_PRIOR = (0.8, 0.25)  # mean, standard deviation
 LEVEL = 0.9
 BETWEEN_CELLS_SD = 0.3  # half-normal prior scale of cell-to-cell scatter, natural log of time
 
@@ -52,6 +52,8 @@ def _law(group: list[tuple[CellAnswer, float]]) -> dict[str, Any]:
         "base_model": first.base_model,
         "resolution": first.resolution,
         "captions": first.captions,
+        "dataset": first.dataset,
+        "base_id": first.base_id,
         "images": [int(count) for count in sorted(images)],
         "exponent": {
             "low": round(low, 3),

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from analysis.folds import join_folds
+from analysis.run import Run
 from conf.errors import RequestError, WorkError
 from curves.point import Point
 from curves.posterior import Curve
@@ -27,48 +29,6 @@ TRACES = (
     "verdict.json",
 )  # files that make a folder a run's
 LEVELS = ("dataset_size", "base_model")  # of a cell beside its identity
-NO_PANEL = "without a panel name"
-
-
-@dataclass(frozen=True)
-class Run:
-    """One readable run folder."""
-
-    folder: RunFolder
-    facts: RunFacts
-    points: tuple[Point, ...]  # evaluations, in order, up to where the run diverged
-    last_step: int
-    outcome: str | None  # None while it runs
-
-    @property
-    def name(self) -> str:
-        return self.folder.path.name
-
-    @property
-    def lr(self) -> float:
-        """Peak learning rate."""
-        return float(self.facts.hyperparameters["lr"])
-
-    @property
-    def panels(self) -> frozenset[str]:
-        """Names of the panels that its points were measured on; an unnamed one is like no other."""
-        return frozenset(point.panel or self.facts.panel or NO_PANEL for point in self.points)
-
-    @property
-    def best(self) -> Point | None:
-        """The evaluation with the lowest held-out loss, of equals the first."""
-        return min(self.points, key=_held_out_loss, default=None)
-
-    def curve(self) -> Curve:
-        """The evaluations as arrays; image_loss only where every point has it for the same images."""
-        rows = [point.image_loss for point in self.points]
-        whole = bool(rows) and all(rows) and len({len(row) for row in rows if row}) == 1
-        return Curve(
-            np.array([point.step for point in self.points], dtype=np.int64),
-            np.array([_lr_sum(point, self.lr) for point in self.points], dtype=float),
-            np.array([point.val_loss for point in self.points], dtype=float),
-            np.array(rows, dtype=float) if whole else None,
-        )
 
 
 @dataclass(frozen=True)
@@ -103,7 +63,7 @@ def load_study(request: str | Path) -> Study:
 
     Raises:
         RequestError: no such folder, or no run in it.
-        WorkError: there are runs and none can be read.
+        WorkError: there are runs and none can be used.
     """
     root = find_root(request)
     folders = find_runs(root)
@@ -116,10 +76,13 @@ def load_study(request: str | Path) -> Study:
             damaged.append((folder.path.name, _shortened(str(error), folder.path)))
     if not runs and not damaged:
         raise RequestError(f"{request}: there are no runs in this folder{_neighbours(root.name)}")
+    name = _study_name(root, runs) if runs else ""
+    runs, incomplete = join_folds(runs)
+    damaged += incomplete
     if not runs:
         listed = "; ".join(f"{name}: {reason}" for name, reason in damaged[:5])
-        raise WorkError(f"{request}: none of {len(damaged)} run folders can be read: {listed}")
-    return Study(root, _study_name(root, runs), tuple(group_cells(runs)), tuple(sorted(damaged)))
+        raise WorkError(f"{request}: none of {len(damaged)} run folders can be used: {listed}")
+    return Study(root, name, tuple(group_cells(runs)), tuple(sorted(damaged)))
 
 
 def find_root(request: str | Path) -> Path:
@@ -177,9 +140,19 @@ def _check_facts(facts: RunFacts) -> None:
     for name, least in (("batch", 1), ("warmup_steps", 0)):
         if facts.hyperparameters.get(name) is not None:
             _check_count(name, facts.hyperparameters[name], least)
+    _check_fold(facts)
     for name in ("study", "panel"):
         if not isinstance(getattr(facts, name), str | None):
             raise ValueError(f"{name}={getattr(facts, name)!r} is no text")
+
+
+def _check_fold(facts: RunFacts) -> None:
+    if facts.fold is None and facts.folds is None:
+        return
+    _check_count("folds", facts.folds, 2)
+    _check_count("fold", facts.fold, 0)
+    if (facts.fold or 0) >= (facts.folds or 0):
+        raise ValueError(f"fold={facts.fold} is none of {facts.folds} folds")
 
 
 def _check_positive(name: str, value: object) -> None:
@@ -238,15 +211,6 @@ def _evaluations(points: list[Point]) -> list[Point]:
         if point.val_loss is not None and math.isfinite(point.val_loss):
             kept.append(point)
     return kept
-
-
-def _held_out_loss(point: Point) -> float:
-    return math.inf if point.val_loss is None else point.val_loss
-
-
-def _lr_sum(point: Point, lr: float) -> float:
-    """Recorded intrinsic time; where an older log lacks it, that of a constant learning rate."""
-    return lr * point.step if point.lr_sum is None else point.lr_sum
 
 
 def _without_facts(root: Path, known: set[Path]) -> list[tuple[str, str]]:

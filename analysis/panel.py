@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis import words
-from analysis.load import Run, Study
+from analysis.load import Study
+from analysis.run import Run
 from analysis.table import Table, print_table
 from curves.panel import paired_difference
 

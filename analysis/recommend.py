@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from analysis.law import law_across_sizes
-from analysis.load import Cell, Run, Study
+from analysis.load import Cell, Study
+from analysis.run import Run
 from analysis.schedule import fresh_schedule
 from conf.errors import WorkError
 from curves.answer import LEAST_PASSED_PROBABILITY, Answer, answer

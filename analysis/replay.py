@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.load import Run, Study
+from analysis.load import Study
+from analysis.run import Run
 from analysis.table import Table, print_table
 from analysis.verify import RULE_OF_THUMB
 from conf.errors import RequestError

@@ -29,6 +29,7 @@ ALWAYS_NAMED = (
 GROUPS = (*ALWAYS_NAMED, "dataset", "resolution", "captions")
 # Overrides that budget=recommended decides itself, and those that only say where a run lies.
 DECIDED = ("method.rank", "method.alpha", "method.dropout", "method.targets", "captions.dropout")
+FOLD = "dataset.fold"  # and dataset.folds: of one run of a study, never of its answer
 PLACES = ("run_dir=", "runs_dir=", "study=")
 MOST_SENTENCES = 6  # cells whose answer is told one by one
 FIELDS = (  # of the table: key in recommendation.json, title, text of the value
@@ -229,7 +230,7 @@ def _levels(cell: CellResult) -> list[str]:
     own |= {name: (config.get(name) or {}).get("name") for name in GROUPS if name not in own}
     wanted = [name for name in own if name in ALWAYS_NAMED or own[name] not in (None, defaults.get(name))]
     return [override(name, str(own[name])) for name in wanted if name not in named] + [
-        item for item in chosen if not item.startswith(DECIDED)
+        item for item in chosen if not item.startswith((*DECIDED, FOLD))
     ]
 
 
@@ -293,7 +294,8 @@ def _note(item: FittedRun) -> str:
         return item.note
     if item.posterior.probability_of_gain < 0.5:
         return "no gain"
-    return "ended before its minimum" if item.censored else ""
+    notes = ["ended before its minimum"] if item.censored else []
+    return "; ".join([f"{item.run.folds} folds"] * (item.run.folds > 1) + notes)
 
 
 def _study_record(analysis: Analysis) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import io
 from pathlib import Path
 import re
 
-from analysis.load import Run
+from analysis.run import Run
 from curves.recommendation import CellAnswer
 from curves.run_folder import read_json
 

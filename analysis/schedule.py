@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.load import Run
+from analysis.run import Run
 from curves.answer import Schedule
 
 Array = NDArray[np.float64]

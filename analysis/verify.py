@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis import words
-from analysis.load import Run, Study
+from analysis.load import Study
 from analysis.recommend import Analysis, FittedRun, fit_run
+from analysis.run import Run
 from analysis.table import Table, print_table
 from conf.errors import RequestError
 from curves.posterior import CurvePosterior
@@ -123,9 +124,8 @@ def verify(analysis: Analysis, fresh: Study) -> Verification:
         cell = matching_cell(cells, run.facts.cell)
         truth = truth_of(run) if cell is not None else None
         if cell is None or truth is None:
-            unmatched.append(
-                f"{run.name}: {'no such cell in the study' if cell is None else 'no gain to compare with'}"
-            )
+            measured = "no gain to compare with" if cell is not None else "no such cell in the study"
+            unmatched.append(f"{run.name}: {measured if run.points else 'measured no held-out loss'}")
             continue
         unlike = _unlike(run, cell)
         if unlike:

@@ -1,9 +1,10 @@
-"""Trains the embedded base model: a tiny, genuine Stable Diffusion of emoji on white.
+"""Trains the embedded base models: tiny, genuine Stable Diffusions of emoji on white.
 
 Stages: `corpus` renders Noto Color Emoji, `vae` trains the autoencoder, `unet` trains the UNet and the text
 encoder together on cached latents, `references` writes the small images that the tests compare against, and
 `samples` draws the figure of the documentation. `all` runs them in this order. A training that was cut off
-goes on from its checkpoint.
+goes on from its checkpoint. `--variant` chooses the model (`VARIANTS`); `tiny2` has no stage `vae`, since it
+shares the autoencoder of `tiny`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import unicodedata
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 import torch
 from torch import Tensor
@@ -29,29 +31,100 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 STRIKE = 109  # the only size at which the font carries bitmaps
-NATIVE = 64  # px; the size that the model is for
 RENDERED = 128  # px; the size that the corpus is kept at
 TOKENS = 24  # positions of the text encoder, start and end marks included
-HIDDEN = 96  # width of the text encoder and of the cross attention
 VOCABULARY = 3072
-# A few sizes beside the native one, so that the resolution axis of a sweep is not out of distribution:
-# (pixels, share of the batches, images a batch relative to the native batch).
-SIZES = ((64, 0.8, 1.0), (48, 0.1, 1.0), (96, 0.1, 0.5))
+VAE_PIXELS = 64  # px; the size that the autoencoder is measured at
 CAPTION_DROPOUT = 0.1  # makes classifier-free guidance work
 SUBJECTS = 360  # glyphs that the UNet learns; each has to be seen often to be drawn from its caption
-# Share of the batches that come from the wide set: every glyph in several dresses. A UNet that has only seen the subjects
-# knows them by heart and little of images as such: on any new style its loss then falls at once by most of the gain.
-WIDE_SHARE = 0.5
+# The wide set is every glyph in several dresses. A UNet that has only seen the subjects knows them by heart and little of
+# images as such: on any new style its loss then falls at once by most of the gain.
 WIDE_VARIANTS = 4
 # Glyphs that are signs rather than drawings of a thing; the autoencoder sees them, the UNet does not.
 SIGNS = ("clock face", "arrow", "ideograph", "circled", "symbol", "sign", "triangle", "square", "circle")
 REFERENCE_CAPTIONS = 50
 REFERENCE_HELD_OUT = 32
+EMBEDDED = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What differs between the embedded models.
+
+    Attributes:
+        native: px; the size that the model is for.
+        sizes: a few sizes beside the native one, so that the resolution axis of a sweep is not out of
+            distribution: (pixels, share of the batches, images a batch relative to the native batch).
+        channels, attention, heads: of the UNet, a value a level or one for all; attention says where captions enter.
+        linear: attention projects by linear layers, as in Stable Diffusion 2, not by 1 x 1 convolutions.
+        groups: of the UNet's group norms.
+        width: of the text encoder and of the cross attention.
+        prediction: what the UNet predicts, epsilon or v_prediction.
+        zero_terminal: the last timestep is pure noise (Lin et al. 2024), as in later Stable Diffusion 2.
+        wide_share: of the batches, that come from the wide set.
+        prints: it learns the glyphs as black-and-white prints instead of in colour.
+        autoencoder: the stored one that it shares; none: it trains its own.
+        half: stored in half precision.
+    """
+
+    native: int
+    sizes: tuple[tuple[int, float, float], ...]
+    channels: tuple[int, ...]
+    attention: tuple[bool, ...]
+    heads: tuple[int, ...] | int
+    linear: bool
+    groups: int
+    width: int
+    prediction: str
+    zero_terminal: bool
+    wide_share: float
+    prints: bool
+    autoencoder: Path | None
+    half: bool
+
+
+VARIANTS = {
+    "tiny": Variant(
+        native=64,
+        sizes=((64, 0.8, 1.0), (48, 0.1, 1.0), (96, 0.1, 0.5)),
+        channels=(32, 64, 96),
+        # Only at a quarter of the latent's side and in the middle: more costs more than it brings.
+        attention=(False, False, True),
+        heads=4,
+        linear=False,
+        groups=16,
+        width=96,
+        prediction="epsilon",
+        zero_terminal=False,
+        wide_share=0.5,
+        prints=False,
+        autoencoder=None,
+        half=False,
+    ),
+    "tiny2": Variant(
+        native=48,
+        sizes=((48, 0.8, 1.0), (32, 0.1, 1.0), (64, 0.1, 0.5)),
+        channels=(24, 48, 72),
+        # A quarter of its latent's side is 3, too coarse to place what a caption names.
+        attention=(False, True, True),
+        heads=(2, 4, 6),
+        linear=True,
+        groups=8,
+        width=80,
+        prediction="v_prediction",
+        zero_terminal=True,
+        wide_share=0.25,
+        prints=True,
+        autoencoder=EMBEDDED / "tiny-sd" / "vae",
+        half=True,
+    ),
+}
+FOLDERS = {"tiny": "tiny-sd", "tiny2": "tiny-sd2"}
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Rendered glyphs: uint8 pixels (count, 128, 128, 3), captions, and which ones no training sees."""
+    """Glyphs: uint8 pixels (count, 128, 128, 3), captions, and which ones no training sees."""
 
     pixels: np.ndarray[Any, np.dtype[np.uint8]]
     captions: list[str]
@@ -104,10 +177,20 @@ def render_corpus(work: Path) -> None:
     print(f"corpus: {len(captions)} glyphs, {int(held_out.sum())} held out", flush=True)
 
 
-def load_corpus(work: Path) -> Corpus:
-    """Reads what `render_corpus` wrote."""
+def load_corpus(work: Path, variant: Variant) -> Corpus:
+    """Reads what `render_corpus` wrote, as the variant sees it."""
     stored = np.load(work / "corpus.npz")
-    return Corpus(stored["pixels"], [str(caption) for caption in stored["captions"]], stored["held_out"])
+    pixels = stored["pixels"]
+    if variant.prints:
+        pixels = np.stack([printed(image) for image in pixels])
+    return Corpus(pixels, [str(caption) for caption in stored["captions"]], stored["held_out"])
+
+
+def printed(image: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A glyph (side, side, 3) in grey, stretched so that its darkest spot is black; white stays white."""
+    grey = np.asarray(Image.fromarray(image).convert("L"), dtype=float)
+    ink = (255 - grey) * 255 / max(1.0, 255 - grey.min())
+    return np.repeat((255 - ink).round().astype(np.uint8)[..., None], 3, axis=2)
 
 
 class Clock:
@@ -226,7 +309,7 @@ def new_vae() -> AutoencoderKL:
         latent_channels=4,
         mid_block_add_attention=False,
         norm_num_groups=8,
-        sample_size=NATIVE,
+        sample_size=VAE_PIXELS,
     )
 
 
@@ -269,13 +352,13 @@ class VaeBatches:
         return torch.stack(images)
 
 
-def train_vae(work: Path, minutes: float, steps: int, batch: int) -> None:
+def train_vae(work: Path, variant: Variant, minutes: float, steps: int, batch: int) -> None:
     """Trains the autoencoder by absolute and squared error, with a light pull of the latents to N(0, 1)."""
-    corpus = load_corpus(work)
+    corpus = load_corpus(work, variant)
     state = training({"vae": new_vae}, work / "vae.pt", weight_decay=0.0)
     vae, averaged = state.networks["vae"], state.averaged["vae"]
     assert isinstance(vae, AutoencoderKL) and isinstance(averaged, AutoencoderKL)
-    unseen = corpus.tensor(NATIVE, np.flatnonzero(corpus.held_out))
+    unseen = corpus.tensor(VAE_PIXELS, np.flatnonzero(corpus.held_out))
     clock = Clock(minutes, state.spent)
     batches = VaeBatches(corpus, seed=state.step)
     while state.step < steps:
@@ -283,7 +366,9 @@ def train_vae(work: Path, minutes: float, steps: int, batch: int) -> None:
         if progress >= 1:
             break
         # Small crops first, since a step costs less; whole images at the end, for the norms' statistics.
-        images = batches.draw(batch, NATIVE // 2) if progress < 0.8 else batches.draw(batch // 2, NATIVE)
+        images = (
+            batches.draw(batch, VAE_PIXELS // 2) if progress < 0.8 else batches.draw(batch // 2, VAE_PIXELS)
+        )
         posterior = vae.encode(images).latent_dist
         rebuilt = vae.decode(posterior.sample()).sample
         kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
@@ -297,10 +382,13 @@ def train_vae(work: Path, minutes: float, steps: int, batch: int) -> None:
     print(f"vae: held-out {psnr(averaged, unseen):.2f} dB after {state.step} steps", flush=True)
 
 
-def trained_vae(work: Path) -> AutoencoderKL:
-    """The averaged autoencoder, ready to encode."""
+def trained_vae(work: Path, variant: Variant) -> AutoencoderKL:
+    """The averaged autoencoder, or the shared one, ready to encode."""
     vae = new_vae()
-    vae.load_state_dict(torch.load(work / "vae.pt", weights_only=True)["averaged"]["vae"])
+    if variant.autoencoder is None:
+        vae.load_state_dict(torch.load(work / "vae.pt", weights_only=True)["averaged"]["vae"])
+    else:
+        vae.load_state_dict(load_file(variant.autoencoder / "diffusion_pytorch_model.safetensors"))
     return vae.requires_grad_(False).eval()
 
 
@@ -346,30 +434,32 @@ def make_tokenizer(captions: list[str], folder: Path) -> CLIPTokenizer:
     )
 
 
-def new_unet() -> UNet2DConditionModel:
-    """Attention only at a quarter of the latent's side and in the middle: more costs more than it brings."""
+def new_unet(variant: Variant) -> UNet2DConditionModel:
+    """One layer a block; captions enter at the levels that the variant says, and in the middle."""
+    attention = variant.attention
     return UNet2DConditionModel(
-        sample_size=NATIVE // 4,
+        sample_size=variant.native // 4,
         in_channels=4,
         out_channels=4,
         layers_per_block=1,
-        block_out_channels=(32, 64, 96),
-        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-        cross_attention_dim=HIDDEN,
-        attention_head_dim=4,
-        norm_num_groups=16,
+        block_out_channels=variant.channels,
+        down_block_types=tuple("CrossAttnDownBlock2D" if has else "DownBlock2D" for has in attention),
+        up_block_types=tuple("CrossAttnUpBlock2D" if has else "UpBlock2D" for has in reversed(attention)),
+        cross_attention_dim=variant.width,
+        attention_head_dim=variant.heads,  # the library's name, a misnomer, for the number of heads
+        use_linear_projection=variant.linear,
+        norm_num_groups=variant.groups,
     )
 
 
-def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+def new_text_encoder(variant: Variant, tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """Two small transformer layers over the tokens of a caption."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
-            hidden_size=HIDDEN,
-            intermediate_size=2 * HIDDEN,
-            projection_dim=HIDDEN,
+            hidden_size=variant.width,
+            intermediate_size=2 * variant.width,
+            projection_dim=variant.width,
             num_hidden_layers=2,
             num_attention_heads=4,
             max_position_embeddings=TOKENS,
@@ -380,8 +470,8 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     )
 
 
-def new_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule."""
+def new_scheduler(variant: Variant) -> DDIMScheduler:
+    """Stable Diffusion's noise schedule; with a pure-noise end, sampling has to start at that end."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
@@ -390,7 +480,9 @@ def new_scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
-        prediction_type="epsilon",
+        prediction_type=variant.prediction,
+        rescale_betas_zero_snr=variant.zero_terminal,
+        timestep_spacing="trailing" if variant.zero_terminal else "leading",
     )
 
 
@@ -405,14 +497,14 @@ def encode_corpus(vae: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(means), torch.cat(deviations)
 
 
-def wide_images(corpus: Corpus) -> tuple[Tensor, list[str]]:
+def wide_images(corpus: Corpus, size: int) -> tuple[Tensor, list[str]]:
     """Every glyph that may be trained on, as it is and dressed otherwise; a dressed one has no caption.
 
     Dressing: mirrored, colour channels exchanged, grey, lighter or darker, turned and moved a little. Images are
-    (count * WIDE_VARIANTS, 3, 64, 64) in [-1, 1].
+    (count * WIDE_VARIANTS, 3, size, size) in [-1, 1].
     """
     chosen = np.flatnonzero(~corpus.held_out)
-    plain = corpus.tensor(NATIVE, chosen)
+    plain = corpus.tensor(size, chosen)
     random_state = torch.Generator().manual_seed(2)
     images, captions = [plain], [corpus.captions[index] for index in chosen]
     for _ in range(WIDE_VARIANTS - 1):
@@ -454,16 +546,12 @@ def token_ids(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
     return ids
 
 
-def sample_images(
-    pipeline: StableDiffusionPipeline, captions: list[str], steps: int, size: int = NATIVE
-) -> Tensor:
-    """One sample a caption with guidance and a seed each, (count, 3, size, size) in [0, 1]."""
+def sample_images(pipeline: StableDiffusionPipeline, captions: list[str], steps: int) -> Tensor:
+    """At the native size, one sample a caption with guidance and a seed each, (count, 3, size, size) in [0, 1]."""
     generators = [torch.Generator().manual_seed(index) for index in range(len(captions))]
     pipeline.set_progress_bar_config(disable=True)
     images = pipeline(
         captions,
-        height=size,
-        width=size,
         num_inference_steps=steps,
         guidance_scale=4.0,
         generator=generators,
@@ -473,7 +561,7 @@ def sample_images(
 
 
 def top_five_share(samples: Tensor, glyphs: Tensor) -> float:
-    """Share of samples whose own glyph is among the five nearest; both (count, 3, 64, 64) in [0, 1]."""
+    """Share of samples whose own glyph is among the five nearest; both (count, 3, side, side) in [0, 1]."""
     small_samples = functional.avg_pool2d(samples, 4).flatten(1)
     small_glyphs = functional.avg_pool2d(glyphs, 4).flatten(1)
     nearest = torch.cdist(small_samples, small_glyphs).topk(5, largest=False).indices
@@ -497,7 +585,7 @@ def reference_indices(corpus: Corpus) -> list[int]:
 
 
 def averaged_pipeline(
-    state: Training, vae: AutoencoderKL, tokenizer: CLIPTokenizer
+    state: Training, variant: Variant, vae: AutoencoderKL, tokenizer: CLIPTokenizer
 ) -> StableDiffusionPipeline:
     """The pipeline of the averaged weights."""
     averaged = {name: network.eval() for name, network in state.averaged.items()}
@@ -506,7 +594,7 @@ def averaged_pipeline(
         text_encoder=averaged["text"],
         tokenizer=tokenizer,
         unet=averaged["unet"],
-        scheduler=new_scheduler(),
+        scheduler=new_scheduler(variant),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -514,7 +602,7 @@ def averaged_pipeline(
 
 
 def save_pipeline(
-    pipeline: StableDiffusionPipeline, folder: Path, vocabulary: Path, captions: list[str]
+    pipeline: StableDiffusionPipeline, folder: Path, vocabulary: Path, captions: list[str], half: bool
 ) -> None:
     """Writes the pipeline with the captions that it knows."""
     pipeline.save_pretrained(folder)
@@ -522,38 +610,56 @@ def save_pipeline(
     # The library writes one file of its own; the two of the original are for other readers.
     for name in ("vocab.json", "merges.txt"):
         (folder / "tokenizer" / name).write_bytes((vocabulary / name).read_bytes())
+    if half:
+        # CLIPTokenizer reads the two of the original as well.
+        (folder / "tokenizer" / "tokenizer.json").unlink()
+        for file in folder.glob("*/*.safetensors"):
+            weights = {key: weight.half() for key, weight in load_file(file).items()}
+            save_file(weights, file, metadata={"format": "pt"})
 
 
-def train_unet(work: Path, folder: Path, minutes: float, steps: int, batch: int, save_every: float) -> None:
+def noise_and_target(
+    latents: Tensor, noise: Tensor, signal: Tensor, prediction: str
+) -> tuple[Tensor, Tensor]:
+    """Noisy latents and what the UNet is to predict from them; `signal` is alpha-bar, (count, 1, 1, 1)."""
+    alpha, sigma = signal.sqrt(), (1 - signal).sqrt()
+    noisy = alpha * latents + sigma * noise
+    return noisy, noise if prediction == "epsilon" else alpha * noise - sigma * latents
+
+
+def train_unet(
+    work: Path, variant: Variant, folder: Path, minutes: float, steps: int, batch: int, save_every: float
+) -> None:
     """Trains UNet and text encoder on cached latents; stores the averages every `save_every` minutes."""
-    corpus = load_corpus(work)
-    vae = trained_vae(work)
+    corpus = load_corpus(work, variant)
+    vae = trained_vae(work, variant)
     seen = np.array(sorted(subject_indices(corpus)))
-    cached = {size: encode_corpus(vae, corpus.tensor(size, seen)) for size, _, _ in SIZES}
+    cached = {size: encode_corpus(vae, corpus.tensor(size, seen)) for size, _, _ in variant.sizes}
     # Stable Diffusion's convention: latents times this factor have unit variance.
-    vae.register_to_config(scaling_factor=round(1 / float(cached[NATIVE][0].std()), 4))
+    vae.register_to_config(scaling_factor=round(1 / float(cached[variant.native][0].std()), 4))
     scale = float(vae.config["scaling_factor"])
     tokenizer = make_tokenizer(corpus.captions, work / "tokenizer")
     ids = token_ids(tokenizer, [corpus.captions[index] for index in seen])
     empty = token_ids(tokenizer, [""])
-    images, captions = wide_images(corpus)
+    images, captions = wide_images(corpus, variant.native)
     wide, wide_ids = encode_corpus(vae, images), token_ids(tokenizer, captions)
-    scheduler = new_scheduler()
-    alphas = scheduler.alphas_cumprod
+    alphas = new_scheduler(variant).alphas_cumprod
     state = training(
-        {"unet": new_unet, "text": lambda: new_text_encoder(tokenizer)}, work / "unet.pt", weight_decay=1e-3
+        {"unet": lambda: new_unet(variant), "text": lambda: new_text_encoder(variant, tokenizer)},
+        work / "unet.pt",
+        weight_decay=1e-3,
     )
     unet, text = state.networks["unet"], state.networks["text"]
     references = reference_indices(corpus)
-    glyphs = corpus.tensor(NATIVE, np.array(references)).add(1).div(2)
+    glyphs = corpus.tensor(variant.native, np.array(references)).add(1).div(2)
     random_state = torch.Generator().manual_seed(state.step)
     clock, saved, losses = Clock(minutes, state.spent), state.spent, []
     print(f"unet: scale {scale}, {len(tokenizer)} tokens", flush=True)
 
     def store() -> None:
-        pipeline = averaged_pipeline(state, vae, tokenizer)
+        pipeline = averaged_pipeline(state, variant, vae, tokenizer)
         known = sorted(corpus.captions[index] for index in seen)
-        save_pipeline(pipeline, folder, work / "tokenizer", known)
+        save_pipeline(pipeline, folder, work / "tokenizer", known, variant.half)
         with torch.no_grad():
             samples = sample_images(pipeline, [corpus.captions[index] for index in references], steps=20)
         print(f"unet {state.step} top five {top_five_share(samples, glyphs):.2f}", flush=True)
@@ -562,12 +668,10 @@ def train_unet(work: Path, folder: Path, minutes: float, steps: int, batch: int,
         progress = clock.progress()
         if progress >= 1:
             break
-        choice = int(
-            torch.multinomial(torch.tensor([share for _, share, _ in SIZES]), 1, generator=random_state)
-        )
-        size, _, relative = SIZES[choice]
+        shares = torch.tensor([share for _, share, _ in variant.sizes])
+        size, _, relative = variant.sizes[int(torch.multinomial(shares, 1, generator=random_state))]
         source, words_of = cached[size], ids
-        if torch.rand(1, generator=random_state) < WIDE_SHARE:
+        if torch.rand(1, generator=random_state) < variant.wide_share:
             source, words_of, relative = wide, wide_ids, 1.0
         count = max(1, int(batch * relative))
         rows = torch.randint(len(source[0]), (count,), generator=random_state)
@@ -579,14 +683,15 @@ def train_unet(work: Path, folder: Path, minutes: float, steps: int, batch: int,
         timesteps = ((slices.sqrt() if coarse else slices) * 1000).long().clamp(max=999)
         noise = torch.randn(mean.shape, generator=random_state)
         signal = alphas[timesteps].view(-1, 1, 1, 1)
-        noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
+        noisy, target = noise_and_target(latents, noise, signal, variant.prediction)
         dropped = torch.rand(count, 1, generator=random_state) < CAPTION_DROPOUT
         words = text(torch.where(dropped, empty, words_of[rows]))[0]
         predicted = unet(noisy, timesteps, words).sample
-        error = (predicted - noise).square().mean(dim=(1, 2, 3))
-        if coarse:
-            # What a caption decides, layout and colour, is settled at high noise, where the plain loss is
-            # smallest. Only for a while: the base is to be measured, and fine-tuned, by the plain loss.
+        error = (predicted - target).square().mean(dim=(1, 2, 3))
+        if coarse and variant.prediction == "epsilon":
+            # What a caption decides, layout and colour, is settled at high noise, where the plain loss of
+            # the noise is smallest; a velocity's is not. Only for a while: the base is to be measured, and
+            # fine-tuned, by the plain loss.
             ratio = alphas[timesteps] / (1 - alphas[timesteps])
             error = error / ratio.clamp(min=1)
         loss = error.mean()
@@ -612,28 +717,28 @@ def contact_sheet(images: Tensor, columns: int) -> Image.Image:
     return sheet
 
 
-def write_references(work: Path, folder: Path) -> None:
+def write_references(work: Path, variant: Variant, folder: Path) -> None:
     """Writes what the tests need to judge the model without the font."""
-    corpus = load_corpus(work)
+    corpus = load_corpus(work, variant)
     folder.mkdir(parents=True, exist_ok=True)
     trained = reference_indices(corpus)
     unseen = random.Random(2).sample(np.flatnonzero(corpus.held_out).tolist(), REFERENCE_HELD_OUT)
     for name, chosen in (("trained", trained), ("held_out", unseen)):
-        images = corpus.tensor(NATIVE, np.array(chosen)).add(1).div(2)
+        images = corpus.tensor(variant.native, np.array(chosen)).add(1).div(2)
         contact_sheet(images, 10 if name == "trained" else 8).save(folder / f"{name}.png", optimize=True)
         (folder / f"{name}.json").write_text(
             json.dumps([corpus.captions[index] for index in chosen], indent=1) + "\n"
         )
 
 
-def draw_samples(work: Path, folder: Path, figure: Path) -> None:
+def draw_samples(work: Path, variant: Variant, folder: Path, figure: Path) -> None:
     """Draws sixteen captions, each with the model's sample above the real glyph."""
-    corpus = load_corpus(work)
+    corpus = load_corpus(work, variant)
     chosen = reference_indices(corpus)[:16]
     captions = [corpus.captions[index] for index in chosen]
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
     samples = sample_images(pipeline, captions, steps=30)
-    glyphs = corpus.tensor(NATIVE, np.array(chosen)).add(1).div(2)
+    glyphs = corpus.tensor(variant.native, np.array(chosen)).add(1).div(2)
     side, columns, label = 96, 8, 34
     sheet = Image.new("RGB", (columns * (side + 12) + 12, 2 * (2 * side + label + 14)), "white")
     draw = ImageDraw.Draw(sheet)
@@ -666,12 +771,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     stages = ["corpus", "vae", "unet", "references", "samples"]
     parser.add_argument("stage", choices=[*stages, "all"])
+    parser.add_argument("--variant", choices=list(VARIANTS), default="tiny", help="which model")
     parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints")
-    parser.add_argument(
-        "--to", type=Path, default=Path("assets/tiny-sd"), help="where the pipeline is stored"
-    )
-    parser.add_argument("--references", type=Path, default=Path("tests/assets/data"))
-    parser.add_argument("--figure", type=Path, default=Path("docs/assets/tiny-sd-samples.png"))
+    parser.add_argument("--to", type=Path, help="where the pipeline is stored")
+    parser.add_argument("--references", type=Path)
+    parser.add_argument("--figure", type=Path)
     parser.add_argument("--vae-minutes", type=float, default=14.0)
     parser.add_argument("--unet-minutes", type=float, default=45.0)
     parser.add_argument("--steps", type=int, default=10**9, help="most steps of either training")
@@ -680,26 +784,35 @@ def main() -> None:
     parser.add_argument("--save-every", type=float, default=5.0, help="minutes between stored pipelines")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    variant, name = VARIANTS[options.variant], FOLDERS[options.variant]
+    to = options.to or EMBEDDED / name
+    root = EMBEDDED.parent
+    if variant.autoencoder is not None:
+        stages.remove("vae")
+    if options.stage not in (*stages, "all"):
+        parser.error(f"--variant {options.variant} has no stage {options.stage}; it has {', '.join(stages)}")
     torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
     for stage in stages if options.stage == "all" else [options.stage]:
         if stage == "corpus":
             render_corpus(options.work)
         elif stage == "vae":
-            train_vae(options.work, options.vae_minutes, options.steps, options.vae_batch)
+            train_vae(options.work, variant, options.vae_minutes, options.steps, options.vae_batch)
         elif stage == "unet":
             train_unet(
                 options.work,
-                options.to,
+                variant,
+                to,
                 options.unet_minutes,
                 options.steps,
                 options.unet_batch,
                 options.save_every,
             )
         elif stage == "references":
-            write_references(options.work, options.references)
+            write_references(options.work, variant, options.references or root / "tests/assets/data" / name)
         else:
-            draw_samples(options.work, options.to, options.figure)
+            figure = options.figure or root / "docs" / "assets" / f"{name}-samples.png"
+            draw_samples(options.work, variant, to, figure)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
-"""Inputs that the configuration names: where their paths lead, and which files count as images."""
+"""Inputs that the configuration names: where their paths lead, which files count as images, and how many are few."""
 
 from pathlib import Path
+import re
 
 from conf.compose import PROJECT_ROOT
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jfif")
+METADATA = "metadata.jsonl"  # captions as Hugging Face's imagefolder has them, also of images in folders
+REPEAT_FOLDER = re.compile(r"([1-9]\d{0,4})_(.*)", flags=re.DOTALL)  # kohya's `10_fox`: repeats and caption
+FEWEST_IN_FOLDS = 3  # images that folds are made of: with two, each would be trained on alone
 
 
 def project_path(path: str) -> Path:

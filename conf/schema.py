@@ -21,6 +21,8 @@ class Dataset:
     seed: int = (
         0  # of the split into held-out and training images, and of the nested subsets (n8 lies inside n16)
     )
+    fold: int | None = None  # the part of the images that is held out, from 0; null: held_out images are
+    folds: int | None = None  # parts that take turns to be held out; null: one an image (leave one out)
     skip_unreadable: bool = False  # go on without images that cannot be read or have no caption
 
 
@@ -143,7 +145,7 @@ class Memory:
     name: str = MISSING
     precision: str = "no"  # mixed precision: no, bf16, fp16
     gradient_checkpointing: bool = False  # compute activations again in the backward pass
-    frozen_half: bool = False  # keep frozen matrices in the half precision that they are used in, where `precision` is
+    frozen_half: bool = False  # keep frozen matrices in the half precision that they are used in; no effect without one
     encode_on_cpu: bool = False  # autoencoder and text encoders never come to the GPU before training
     offload_optimizer: bool = False  # optimizer states live on the CPU, which also computes the updates
     channels_last: bool = False
@@ -208,7 +210,10 @@ class Checkpoints:
     every: int | None = None  # steps between full training states; null: only when the run is asked to stop
     final: str = "best"  # the weights a finished run leaves: best (lowest held-out loss) or last
     formats: list[str] = field(default_factory=lambda: ["diffusers"])  # of adapters: diffusers, kohya
-    resumable: bool = False  # a finished run keeps its training state, so that it can be lengthened
+    resumable: bool | None = (
+        None  # a finished run keeps its training state, so that it can be lengthened with a larger
+    )
+    # budget.max_steps; null: runs of adapters do, whole networks take too much space
 
 
 @dataclass
@@ -253,6 +258,7 @@ class Sweep:
         default_factory=dict
     )  # group: options, for example dataset_size: [n4, n16]
     trials: int = 6  # per cell, a total that `resume` keeps to
+    folds: bool = False  # every trial is one run a fold: for folders too small for a held-out set
     sampler: Sampler = field(default_factory=Sampler)
     pruner: Pruner = field(default_factory=Pruner)
     exclude: list[dict[str, str]] = field(default_factory=list)  # combinations that are left out

@@ -1,6 +1,7 @@
 """Ranges and combinations that types alone cannot express. Each complaint names key, value and remedy."""
 
 from collections.abc import Sequence
+import json
 import math
 
 from conf.errors import RequestError
@@ -35,7 +36,7 @@ def validate(config: Config) -> None:
 
 
 def _refuse(key: str, value: object, remedy: str) -> None:
-    shown = "null" if value is None else value
+    shown = json.dumps(value) if value is None or isinstance(value, bool) else value
     raise RequestError(f"{key}={shown}: {remedy}")
 
 
@@ -62,6 +63,7 @@ def _one_of(key: str, value: object, valid: Sequence[object]) -> None:
 def _check_axes(config: Config) -> None:
     _at_least("dataset_size.images", config.dataset_size.images, 1)
     _at_least("dataset.held_out", config.dataset.held_out, 0)
+    _check_folds(config)
     pixels = config.resolution.pixels
     if pixels is not None and (pixels < 8 or pixels % 8):
         near = max(8, round(pixels / 8) * 8)
@@ -70,6 +72,36 @@ def _check_axes(config: Config) -> None:
     _check_method(config.method)
     _check_prior(config)
     _check_captions(config.captions)
+
+
+def _check_folds(config: Config) -> None:
+    dataset, sweep = config.dataset, config.sweep
+    _at_least("dataset.fold", dataset.fold, 0)
+    _at_least("dataset.folds", dataset.folds, 2)
+    if dataset.fold is None and not sweep.folds:
+        if dataset.folds is not None:
+            _refuse(
+                "dataset.folds", dataset.folds, "needs dataset.fold=0 or another; a sweep: sweep.folds=true"
+            )
+        return
+    if config.stopping.name != "none":
+        _refuse(
+            "stopping",
+            config.stopping.name,
+            "a fold's loss is that of a single image, too noisy to stop by: use stopping=none with folds",
+        )
+    if sweep.folds and sweep.sampler.name == "tpe":
+        _refuse(
+            "sweep.sampler.name",
+            "tpe",
+            "would take easy images for good parameters where every run has a fold of its own: use qmc or random",
+        )
+    if sweep.folds and sweep.pruner.name != "none":
+        _refuse(
+            "sweep.pruner.name",
+            sweep.pruner.name,
+            "would prune the folds of difficult images: use none with sweep.folds=true",
+        )
 
 
 def _check_method(method: Method) -> None:
@@ -164,21 +196,8 @@ def _check_memory(config: Config) -> None:
 
 def _check_captions(captions: Captions) -> None:
     _one_of("captions.source", captions.source, ("file", "short", "instance", "class"))
-    for key, text in (("captions.text", captions.text), ("captions.class_word", captions.class_word)):
-        if text is not None and not text.strip():
-            _refuse(key, repr(text), "must hold a word")
-        if text is not None and any("\ud800" <= item <= "\udfff" for item in text):
-            _refuse(key, ascii(text), "is not UTF-8: set the terminal's locale to UTF-8 and type it again")
-    if captions.source == "instance" and not captions.text:
-        _refuse("captions.text", captions.text, "captions=instance needs the caption: captions.text='...'")
-    if captions.source == "class" and (captions.text is None or "{class_word}" not in captions.text):
-        _refuse(
-            "captions.text",
-            captions.text,
-            "captions=class needs {class_word} in it: 'a photo of {class_word}'",
-        )
-    if captions.class_word is None and "{class_word}" in (captions.text or ""):
-        _refuse("captions.class_word", None, "captions.text has a place for it: captions.class_word=fox")
+    if captions.source in ("instance", "class"):
+        _check_caption_text(captions)
     _at_least("captions.words", captions.words, 1)
     if captions.encoding != "auto":
         try:
@@ -191,6 +210,22 @@ def _check_captions(captions: Captions) -> None:
             )
     if not 0 <= captions.dropout < 1:
         _refuse("captions.dropout", captions.dropout, "must lie in [0, 1)")
+
+
+def _check_caption_text(captions: Captions) -> None:
+    """The one caption of every image says something, and has the class word that it has a place for."""
+    text, word = captions.text or "", captions.class_word or ""
+    if captions.source == "class" and "{class_word}" not in text:
+        remedy = "captions=class needs {class_word} in it: 'a photo of {class_word}'"
+        _refuse("captions.text", captions.text, remedy)
+    if not text.strip():
+        _refuse("captions.text", captions.text, "captions=instance needs the caption: captions.text='...'")
+    if "{class_word}" in text and not word.strip():
+        remedy = "captions.text has a place for it: captions.class_word=fox"
+        _refuse("captions.class_word", captions.class_word, remedy)
+    for key, value in (("captions.text", text), ("captions.class_word", word)):
+        if any("\ud800" <= item <= "\udfff" for item in value):
+            _refuse(key, ascii(value), "is not UTF-8: set the terminal's locale to UTF-8 and type it again")
 
 
 def _check_optimizer(config: Config) -> None:
@@ -343,7 +378,8 @@ def _check_evaluation(config: Config) -> None:
     _at_least("evaluation.minimum_images", evaluation.minimum_images, 2)
     _at_least("evaluation.training_images", evaluation.training_images, 0)
     _check_ratio("evaluation.ratio", evaluation.ratio)
-    if evaluation.enabled and config.dataset.held_out < evaluation.minimum_images:
+    in_folds = config.dataset.fold is not None or config.sweep.folds
+    if evaluation.enabled and not in_folds and config.dataset.held_out < evaluation.minimum_images:
         _refuse(
             "dataset.held_out",
             config.dataset.held_out,

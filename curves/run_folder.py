@@ -38,6 +38,7 @@ class RunFacts:
         images: number of training images.
         study, trial: where the run belongs to, None outside a sweep.
         stopping: name of the stop rule.
+        fold, folds: which of how many parts of the images is held out; None where they were split once.
         schema: of this file.
     """
 
@@ -51,6 +52,8 @@ class RunFacts:
     study: str | None = None
     trial: int | None = None
     stopping: str = "none"
+    fold: int | None = None
+    folds: int | None = None
     schema: int = SCHEMA
     extra: dict[str, Any] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""What kind of model a pipeline folder holds, in our words and in those that files for other programs carry. No torch."""
+"""What kind of model a pipeline folder holds, in our words and in those of files for other programs. No torch."""
 
 from dataclasses import dataclass
 import json
@@ -62,7 +62,7 @@ class Architecture:
 
 def model_spec(base: Architecture, title: str, adapter: bool) -> dict[str, str]:
     """Metadata of a weight file after Stability AI's model specification 1.0.0."""
-    named = {"sd": "stable-diffusion-v1", "sdxl": "stable-diffusion-xl-v1-base", "sd3": "stable-diffusion-v3"}
+    named = {"sd": "stable-diffusion-v1", "sdxl": "stable-diffusion-xl-v1-base", "sd3": "stable-diffusion-3"}
     architecture = named[base.family]
     if base.open_clip:
         suffix = "-v" if base.prediction == "v_prediction" else ""
@@ -70,7 +70,7 @@ def model_spec(base: Architecture, title: str, adapter: bool) -> dict[str, str]:
     spec = {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": f"{architecture}/lora" if adapter else architecture,
-        "modelspec.implementation": "https://github.com/huggingface/diffusers",
+        "modelspec.implementation": "diffusers",
         "modelspec.title": title,
         "modelspec.resolution": f"{base.pixels}x{base.pixels}",
     }

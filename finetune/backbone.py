@@ -155,13 +155,12 @@ class Backbone:
     def _text_part(self, part: str) -> tuple[Any, nn.Module]:
         """Tokenizer and text encoder; imported here, since with cached embeddings a run needs neither."""
         if part not in self._text:
-            from transformers import AutoTokenizer
             from transformers.utils import logging
 
             logging.disable_progress_bar()
             folder = tokenizer_of(part)
             try:
-                tokenizer = AutoTokenizer.from_pretrained(self.files.path / folder, local_files_only=True)
+                tokenizer = self.family.tokenizer_class(part).from_pretrained(self.files.path / folder)
             except Exception as error:
                 raise self._damaged(folder, error) from error
             encoder = self.load_text_encoder(part).requires_grad_(False).eval()

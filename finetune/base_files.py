@@ -7,11 +7,13 @@ from typing import Any
 
 from conf.errors import RequestError
 from conf.inputs import may_be_hub_id, project_path
-from finetune.families.files import TITLES, FamilyFiles, family_of, tokenizer_of
+from conf.schema import BaseModel
+from finetune.families.files import SDXL, TITLES, FamilyFiles, family_of, tokenizer_of
 from finetune.paths import hash_file, hash_texts, remembered_hash
 
 PARTS = ("unet", "transformer", "vae", "text_encoder*", "tokenizer*", "scheduler")
 PATTERNS = ["model_index.json", *(f"{part}/*" for part in PARTS)]
+SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 UNWANTED = ["*.bin", "*.ckpt", "*.msgpack", "*fp16*", "*non_ema*", "*.onnx*", "*.pb"]
 
 
@@ -38,14 +40,21 @@ class BaseFiles:
     native_pixels: int
 
 
-def find_base(path: str, cache_dir: Path) -> BaseFiles:
-    """Find a base model, download it where it is a hub id, and read its identity.
+def find_base(path: str, cache_dir: Path, options: BaseModel | None = None) -> BaseFiles:
+    """Find a base model, download it where it is a hub id, convert it where it is a single file; read its identity.
+
+    Args:
+        path: folder in diffusers' layout, hub id, or single file.
+        cache_dir: of the configuration.
+        options: of how a single file is read.
 
     Raises:
-        RequestError: there is none, it is damaged, or it is no Stable Diffusion 1 or 2.
+        RequestError: there is none, it is damaged, or it is of no family that can be trained.
     """
     folder = project_path(path)
-    if not folder.is_dir():
+    if folder.is_file():
+        folder = _from_single_file(folder, options or BaseModel(path=path), cache_dir)
+    elif not folder.is_dir():
         folder = _from_hub(path, folder)
     index = _read_index(path, folder)
     family = _family(path, index)
@@ -68,7 +77,7 @@ def find_base(path: str, cache_dir: Path) -> BaseFiles:
         path=folder,
         family=family,
         text_encoders=encoders,
-        empty_is_zero=bool(index.get("force_zeros_for_empty_prompt", False)),
+        empty_is_zero=bool(index.get("force_zeros_for_empty_prompt", family is SDXL)),
         base_id=_identity(path, folder, (family.denoiser, "vae", *encoders), cache_dir),
         multiple=factor * patch,
         native_pixels=native,
@@ -89,10 +98,25 @@ def check_pixels(base: BaseFiles, pixels: int) -> None:
         )
 
 
+def _from_single_file(file: Path, options: BaseModel, cache_dir: Path) -> Path:
+    """The folder that a single file is converted to, once; imported here, since reading weights needs torch."""
+    if file.suffix.lower() not in SINGLE_FILES:
+        raise RequestError(
+            f"base_model.path={options.path}: is a file of another kind; give a folder in diffusers' layout, a hub id, "
+            f"or a model in one {SINGLE_FILES[0]} file"
+        )
+    from finetune.quiet import be_quiet
+
+    be_quiet()
+    from finetune.single_file import to_folder
+
+    return to_folder(file, options.config, cache_dir, options.allow_pickle, options.prediction)
+
+
 def _from_hub(name: str, folder: Path) -> Path:
     """The folder of a hub snapshot; with HF_HUB_OFFLINE=1 only what was downloaded before."""
     if not may_be_hub_id(name):
-        problem = "is not a folder" if folder.exists() else "no such folder"
+        problem = "is neither a folder nor a file" if folder.exists() else "no such folder or file"
         raise RequestError(
             f"base_model.path={name}: {problem}; give a folder in diffusers' layout or a hub id"
         )

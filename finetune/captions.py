@@ -10,6 +10,10 @@ from finetune.names import is_text
 ENCODER_WORDS = 75  # tokens of a caption that Stable Diffusion's text encoders read; a word is one or more
 
 
+class MissingCaption(ValueError):
+    """Nothing says what an image shows."""
+
+
 def caption_for(image: ListedImage, captions: Captions) -> str:
     """What an image trains with, its white space collapsed.
 
@@ -27,7 +31,8 @@ def written_caption(image: ListedImage, encoding: str = "auto") -> str:
     """The caption in metadata.jsonl, else in the .txt file beside the image, else its repeat folder's name.
 
     Raises:
-        ValueError: there is none, it is empty or it cannot be decoded.
+        MissingCaption: there is none.
+        ValueError: it is empty or cannot be decoded.
     """
     if image.row_caption is not None:
         return _collapsed(image.row_caption, "in metadata.jsonl")
@@ -36,8 +41,8 @@ def written_caption(image: ListedImage, encoding: str = "auto") -> str:
         data = file.read_bytes()
     except FileNotFoundError:
         if image.folder_caption:
-            return _collapsed(image.folder_caption, "that its folder's name gives")
-        raise ValueError(
+            return _collapsed(image.folder_caption, "in its folder's name")
+        raise MissingCaption(
             "has no caption: write a .txt file of the same name, or use captions=instance captions.text='...'"
         ) from None
     except OSError as error:
@@ -51,7 +56,7 @@ def written_caption(image: ListedImage, encoding: str = "auto") -> str:
 
 def first_phrase(caption: str, words: int) -> str:
     """The first phrase that says something, up to a comma or the end of a sentence, and at most so many words."""
-    phrases = re.split(r"[,;，。；！？、]|[.!?](?=\s|$)", caption)
+    phrases = re.split(r"[,;，。；！？、]|[.!?]+(?=\s|$)", caption)
     phrase = next((item for item in phrases if item.strip()), caption)
     return " ".join(phrase.split()[:words])
 
@@ -71,7 +76,7 @@ def long_caption_note(lengths: dict[str, int]) -> list[str]:
 def _collapsed(text: str, where: str) -> str:
     caption = " ".join(text.split())
     if not caption:
-        raise ValueError(f"has an empty caption {where}")
+        raise ValueError(f"has a caption {where} that is empty")
     if not is_text(caption):
         raise ValueError(f"has a caption {where} with characters that are no text (lone surrogates)")
     return caption

@@ -54,7 +54,7 @@ KINDS = {
         "sd3",
         "Stable Diffusion 3",
         "StableDiffusion3Pipeline",
-        ("text_encoders.clip_l.transformer.", "text_encoders.clip_g.transformer."),
+        tuple(f"text_encoders.{name}.transformer." for name in ("clip_l", "clip_g", "t5xxl")),
     ),
 }
 
@@ -77,12 +77,13 @@ def recognize(file: Path, shapes: Shapes) -> Kind:
             f"base_model.path={file}: its UNet takes {channels} channels where the latent has 4 (an inpainting, "
             f"depth or upscaling model); give a text-to-image model"
         )
-    parts = {(prefix,): f"text encoder ({prefix}*)" for prefix in kind.text_encoders}
-    parts: dict[tuple[str, ...], str] = {(prefix,): f"text encoder ({prefix}*)" for prefix in kind.text_encoders}
+    parts: dict[tuple[str, ...], str] = {(prefix,): "text encoder" for prefix in kind.text_encoders}
+    parts[AUTOENCODER] = "autoencoder"
+    for prefixes, part in parts.items():
         if not any(name.startswith(prefixes) for name in shapes):
             raise RequestError(
-                f"base_model.path={file}: this {kind.title} has no {part}; give a file that holds the whole model, "
-                f"or a folder in diffusers' layout"
+                f"base_model.path={file}: this {kind.title} has no {part} ({prefixes[0]}*); give a file that "
+                f"holds the whole model, or a folder in diffusers' layout"
             )
     return kind
 

@@ -17,14 +17,15 @@ from finetune.paths import hash_texts, remembered_hash, replace_with
 from finetune.samples import Sampler
 from finetune.trained import TrainedModel
 
-INFERENCE_STEPS = 50
-GUIDANCE_SCALE = 7.5
+INFERENCE_STEPS = 30
+GUIDANCE_SCALE = 5.0  # moderate: class images should be what the base model draws, not its extremes
 BATCH = 4
 
 
 def class_prompt(config: Config) -> str:
     """The caption of class images."""
-    return config.method.prior_prompt or f"a photo of {config.captions.class_word}"
+    prompt = config.method.prior_prompt
+    return f"a photo of {config.captions.class_word}" if prompt is None else prompt
 
 
 def own_class_images(method: Method, count: int, cache_dir: Path, prompt: str) -> list[Example]:

@@ -68,10 +68,11 @@ def _place(spare: int, share: float) -> int:
 
 
 def crop_corner(original: Size, variant: Variant) -> tuple[int, int]:
-    """(top, left) of the rectangle in pixels of the image as it is resized, which SDXL is told."""
+    """(top, left) of the rectangle in pixels of the image as it is resized and mirrored, which SDXL is told."""
     left, top, right, _ = box(original, variant)
     scale = variant.size[0] / (right - left)
-    return round(top * scale), round(left * scale)
+    cut = original[0] - right if variant.mirrored else left
+    return round(top * scale), round(cut * scale)
 
 
 def pixels(image: Image.Image, variant: Variant) -> NDArray[np.float32]:

@@ -4,18 +4,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 import json
 from pathlib import Path
-import re
 
 from conf.errors import RequestError
-from conf.inputs import IMAGE_SUFFIXES
+from conf.inputs import IMAGE_SUFFIXES, METADATA, REPEAT_FOLDER
 from finetune.encoding import decode_caption
 from finetune.names import shown
 
-METADATA = "metadata.jsonl"
 CAPTION_COLUMNS = ("text", "caption", "prompt")  # of metadata.jsonl; the first that a row has
 PREPARED = ("prepare.jsonl", "summary.html")  # files of `python -m finetune.prepare`
 QUARANTINE = "quarantine"  # its folder of files that could not be used
-REPEAT_FOLDER = re.compile(r"([1-9]\d{0,4})_(.*)", flags=re.DOTALL)
 MOST_NAMED = 5  # names in a note
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 import warnings
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from conf.errors import RequestError
-from conf.inputs import project_path
+from conf.inputs import FEWEST_IN_FOLDS, project_path
 from conf.schema import Captions, Dataset
 from finetune.captions import caption_for, long_caption_note
 from finetune.folder import MOST_NAMED, list_folder
@@ -45,10 +44,14 @@ class Example:
 
 @dataclass(frozen=True)
 class Split:
-    """The held-out images, and the training images in the order in which nested subsets take them."""
+    """The held-out images, and the training images in the order in which nested subsets take them.
+
+    `folds` is the number of parts that take turns to be held out; None where the images were split once.
+    """
 
     held_out: list[Example]
     training: list[Example]
+    folds: int | None = None
 
 
 def read_image(path: Path) -> Image.Image:
@@ -95,16 +98,6 @@ def on_white(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     return Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image).convert("RGB")
-
-
-def square_pixels(image: Image.Image, side: int) -> NDArray[np.float32]:
-    """The centre square, resized, as (3, side, side) in [-1, 1]."""
-    length = min(image.size)
-    left, top = (image.width - length) // 2, (image.height - length) // 2
-    square = image.crop((left, top, left + length, top + length))
-    resized = square.resize((side, side), Image.Resampling.LANCZOS)
-    pixels = np.asarray(resized, dtype=np.float32).transpose(2, 0, 1)
-    return np.ascontiguousarray(pixels / np.float32(127.5) - np.float32(1.0))
 
 
 def pixel_hash(path: Path) -> str:
@@ -208,7 +201,7 @@ def split_examples(examples: Sequence[Example], held_out: int, images: int | Non
     Raises:
         RequestError: more images are asked for than there are.
     """
-    ordered = sorted(examples, key=lambda item: hash_texts(str(seed), item.content))
+    ordered = _shuffled(examples, seed)
     left = len(ordered) - held_out
     if left < 1:
         raise RequestError(
@@ -224,6 +217,50 @@ def split_examples(examples: Sequence[Example], held_out: int, images: int | Non
         )
     count = left if images is None else images
     return Split(held_out=ordered[:held_out], training=ordered[held_out : held_out + count])
+
+
+def split_fold(
+    examples: Sequence[Example], fold: int, folds: int | None, images: int | None, seed: int
+) -> Split:
+    """Hold out the images whose place in the seeded order is `fold` modulo `folds`, and train on others.
+
+    Every image is held out in one fold, and all folds train on the same number of images.
+
+    Args:
+        examples: in any order.
+        fold: from 0.
+        folds: None for one an image: leave one out.
+        images: training images; None for as many as every fold has.
+        seed: of the order.
+
+    Raises:
+        RequestError: there are fewer images than the folds need.
+    """
+    total = len(examples)
+    if total < FEWEST_IN_FOLDS:
+        raise RequestError(
+            f"dataset.fold={fold}: folds need {FEWEST_IN_FOLDS} images or more, the folder has {total}"
+        )
+    count = total if folds is None else folds
+    if not fold < count <= total:
+        raise RequestError(
+            f"dataset.fold={fold}, dataset.folds={count}: the folder has {total} usable images: {total} folds or fewer, "
+            "the first of which is 0"
+        )
+    left = total - -(-total // count)  # of the largest fold
+    if images is not None and images > left:
+        raise RequestError(
+            f"dataset_size.images={images}: {count} folds of {total} usable images leave {left} to train on; "
+            f"use {left} or fewer, or dataset_size=all"
+        )
+    ordered = _shuffled(examples, seed)
+    others = [item for place, item in enumerate(ordered) if place % count != fold]
+    return Split(ordered[fold::count], others[: left if images is None else images], count)
+
+
+def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
+    """In the order of a seeded hash of content, whatever the order given."""
+    return sorted(examples, key=lambda item: hash_texts(str(seed), item.content))
 
 
 class _Refused(ValueError):

@@ -9,11 +9,13 @@ import sys
 import numpy as np
 import torch
 
+from conf.schema import Config
 from curves.point import Point
 from curves.run_folder import OUTCOMES, read_json
 from finetune.checkpoint import Checkpoint, drop_checkpoints, save_checkpoint
 from finetune.clock import Clock
 from finetune.interruption import Interruption
+from finetune.optimizers import effective_learning_rate
 from finetune.plan import Plan
 from finetune.results import describe, save_result
 from finetune.samples import write_samples
@@ -137,6 +139,10 @@ def _append(run: Run, clock: Clock, point: Point) -> Point:
         lr_sum=run.plan.lr_sum(counters.step),
         train_loss=counters.loss_sum / counters.loss_count if counters.loss_count else None,
     )
+    if (
+        options.name == "prodigy" and counters.step
+    ):  # what it has made of the learning rate, which is a multiplier
+        point.extra["effective_lr"] = effective_learning_rate(run.optimizer)
     counters.loss_sum, counters.loss_count, counters.recorded_step = 0.0, 0, counters.step
     if run.accelerator.is_main_process:
         run.folder.append_point(point)
@@ -212,8 +218,17 @@ def _leave(run: Run, clock: Clock, outcome: str) -> Path | None:
         return None
     if outcome in ("complete", "stopped"):
         _draw_samples(run, clock)
-    drop_checkpoints(run.folder.checkpoints)
+    if outcome in ("complete", "stopped") and keeps_state(run.config):
+        save_training_state(run, clock)
+    else:
+        drop_checkpoints(run.folder.checkpoints)
     return _save_final(run, outcome)
+
+
+def keeps_state(config: Config) -> bool:
+    """Whether a finished run can be lengthened."""
+    resumable = config.checkpoints.resumable
+    return config.method.adapter == "lora" if resumable is None else resumable
 
 
 def _save_final(run: Run, outcome: str) -> Path | None:

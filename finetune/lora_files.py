@@ -39,7 +39,9 @@ def check_lora(form: str, family: str, configs: Mapping[str, LoraConfig]) -> Non
         RequestError: no program reads such a file.
     """
     if form not in FORMATS:
-        raise RequestError(f"method.format={form}: no such format; choose one of {', '.join(FORMATS)}")
+        raise RequestError(
+            f"checkpoints.formats=[{form}]: no such format; choose one of {', '.join(FORMATS)}"
+        )
     unknown = sorted(set(configs) - set(COMPONENTS[family]))
     if unknown:
         raise RequestError(
@@ -50,13 +52,13 @@ def check_lora(form: str, family: str, configs: Mapping[str, LoraConfig]) -> Non
         return
     if family == "sd3":
         raise RequestError(
-            "method.format=kohya: there are no such keys that all programs read for Stable Diffusion 3; "
-            "take method.format=diffusers, which ComfyUI reads too"
+            "checkpoints.formats=[kohya]: there are no such keys that all programs read for Stable Diffusion 3; "
+            "take checkpoints.formats=[diffusers], which ComfyUI reads too"
         )
     if any(config.use_dora for config in configs.values()):
         raise RequestError(
-            "method.format=kohya: programs disagree on DoRA's magnitude in these keys, and diffusers drops it; "
-            "take method.format=diffusers, or LoRA without DoRA"
+            "checkpoints.formats=[kohya]: programs disagree on DoRA's magnitude in these keys, and diffusers drops it; "
+            "take checkpoints.formats=[diffusers], or LoRA without DoRA"
         )
 
 
@@ -68,7 +70,7 @@ def save_lora(
     facts: Mapping[str, str],
     base: Architecture,
 ) -> None:
-    """Write an adapter in one of the formats; arguments as of `check_lora`, `save_diffusers_lora` and `save_kohya_lora`."""
+    """Write an adapter in one of the formats; arguments and errors as of `check_lora` and `save_diffusers_lora`."""
     check_lora(form, base.family, configs)
     if form == "kohya":
         save_kohya_lora(target, tensors, configs, facts, base)
@@ -146,9 +148,9 @@ def save_kohya_lora(
 def _network(configs: Mapping[str, LoraConfig], base: Architecture) -> dict[str, str]:
     """The metadata by which web UIs and sd-scripts tell what an adapter is for."""
     first = next(iter(configs.values()))
-    version = BASE_VERSIONS[base.family]
-    if base.open_clip:
-        version = "sd_v2_v" if base.prediction == "v_prediction" else "sd_v2"
+    version = "sd_v2" if base.open_clip else BASE_VERSIONS[base.family]
+    if base.family == "sd" and base.prediction == "v_prediction":
+        version += "_v"
     return {
         "ss_base_model_version": version,
         "ss_v2": str(base.open_clip),

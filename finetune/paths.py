@@ -29,9 +29,13 @@ def make_cache(name: str, folder: Path) -> None:
 def replace_with(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` make a file beside `path`, then put it in place: other processes see all of it or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+    # Without the file's own name, which may be as long as names can be.
+    temporary = path.with_name(f".{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(mode)  # safetensors makes files that only their owner may read
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -10,14 +10,15 @@ from conf.compose import PROJECT_ROOT
 from conf.errors import RequestError
 from conf.schema import Config
 from curves.grid import evaluation_steps
+from curves.law import Scaling
 from curves.recommendation import CellAnswer
 from curves.stopping.base import EvaluationRule
 from curves.stopping.registry import make_rule
 from finetune.base_files import BaseFiles, check_pixels, find_base
 from finetune.buckets import bucket_sizes
-from finetune.budget import apply_recommendation, refuse_overrides
+from finetune.budget import apply_recommendation, apply_to_all_images, refuse_overrides
 from finetune.extras import check_library
-from finetune.images import Split, dataset_id, leak_note, read_folder, split_examples
+from finetune.images import Example, Split, dataset_id, leak_note, read_folder, split_examples, split_fold
 from finetune.paths import make_cache
 from finetune.schedule import lr_sum
 
@@ -39,6 +40,7 @@ class Plan:
         cache_dir: of latents and embeddings.
         notes: for the user: files left out, the recommendation used.
         recommended: the cell of the study whose answer is used.
+        scaled_from: where its steps come from when they are scaled to all images.
     """
 
     config: Config
@@ -53,6 +55,7 @@ class Plan:
     cache_dir: Path
     notes: list[str]
     recommended: CellAnswer | None = None
+    scaled_from: Scaling | None = None
 
     @property
     def grids(self) -> tuple[set[int], set[int]]:
@@ -86,9 +89,9 @@ def make_plan(config: Config, overrides: Sequence[str]) -> Plan:
     make_cache(config.cache_dir, cache_dir)
     # The images first: a base model may have to be downloaded, gigabytes before the next mistake is found.
     examples, notes = read_folder(config.dataset, config.captions, cache_dir)
-    split = split_examples(examples, config.dataset.held_out, config.dataset_size.images, config.dataset.seed)
+    split = _split(config, examples)
     notes += leak_note(split)
-    base = find_base(config.base_model.path, cache_dir)
+    base = find_base(config.base_model.path, cache_dir, config.base_model)
     pixels = config.resolution.pixels or base.native_pixels
     check_pixels(base, pixels)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -102,8 +105,11 @@ def make_plan(config: Config, overrides: Sequence[str]) -> Plan:
         "dataset": dataset_id(examples),
         "captions": config.captions.name,
     }
-    recommended = None
-    if config.budget.study is not None:
+    recommended, scaled_from = None, None
+    if takes_all_images(config):
+        config, recommended, scaled_from = apply_to_all_images(config, cell, processes)
+        notes.append(_scaled_note(config, len(examples), scaled_from))
+    elif config.budget.study is not None:
         config, recommended = apply_recommendation(config, cell, processes)
         notes.append(f"{recommended.recommended_steps} steps as recommended by {config.budget.study}")
     horizon = config.budget.max_steps
@@ -121,9 +127,32 @@ def make_plan(config: Config, overrides: Sequence[str]) -> Plan:
         cache_dir=cache_dir,
         notes=notes,
         recommended=recommended,
+        scaled_from=scaled_from,
     )
     _check_rule(plan)
     return plan
+
+
+def takes_all_images(config: Config) -> bool:
+    """Whether this is the final model, for which nothing is held out: its budget is known from a study."""
+    return config.budget.study is not None and config.dataset_size.images is None
+
+
+def _split(config: Config, examples: Sequence[Example]) -> Split:
+    dataset, images = config.dataset, config.dataset_size.images
+    if takes_all_images(config):
+        return split_examples(examples, 0, None, dataset.seed)
+    if dataset.fold is not None:
+        return split_fold(examples, dataset.fold, dataset.folds, images, dataset.seed)
+    return split_examples(examples, dataset.held_out, images, dataset.seed)
+
+
+def _scaled_note(config: Config, images: int, scaled_from: Scaling) -> str:
+    return (
+        f"{config.budget.max_steps} steps for all {images} images, none held out: {scaled_from.recommended_steps} "
+        f"recommended at {scaled_from.images} images by {config.budget.study}, "
+        f"times ({images}/{scaled_from.images})^{scaled_from.exponent:g}"
+    )
 
 
 def _buckets(pixels: int, multiple: int) -> list[tuple[int, int]]:

@@ -10,9 +10,10 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 
+from conf.schema import Config
 from curves.run_folder import RunFolder
 from finetune.architecture import Architecture
-from finetune.lora_files import save_lora
+from finetune.lora_files import check_lora, save_lora
 from finetune.paths import replace_with
 from finetune.plan import Plan
 from finetune.trained import TrainedModel, is_adapted
@@ -45,7 +46,7 @@ def describe(plan: Plan, step: int, loss: float | None) -> dict[str, object]:
     if plan.recommended is not None:
         facts |= {
             "recommended_by": config.budget.study,
-            "recommended_steps": plan.recommended.recommended_steps,
+            "recommended_steps": plan.horizon,
         }
     return facts
 
@@ -68,10 +69,22 @@ def save_result(model: TrainedModel, folder: RunFolder, kind: str, plan: Plan, f
         return _save_networks(model, folder, kind, described)
     tensors, configs = adapters(model)
     base = Architecture.of(plan.base.path)
+    described["modelspec.title"] = f"{folder.path.name} {kind}"  # else it would be the temporary file's name
     for form in plan.config.checkpoints.formats:
         write = partial(save_lora, form=form, tensors=tensors, configs=configs, facts=described, base=base)
         replace_with(folder.adapter(kind, form), write)
     return folder.adapter(kind, plan.config.checkpoints.formats[0])
+
+
+def check_formats(model: TrainedModel, config: Config) -> None:
+    """Check before training that what trains can be written.
+
+    Raises:
+        RequestError: no program reads an adapter of this kind in a format that is asked for.
+    """
+    if config.method.adapter == "lora":
+        for form in config.checkpoints.formats:
+            check_lora(form, model.family.files.name, adapters(model)[1])
 
 
 def adapters(model: TrainedModel) -> tuple[dict[str, Tensor], dict[str, LoraConfig]]:

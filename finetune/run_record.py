@@ -36,6 +36,12 @@ FREE_KEYS = (
     "device",
     "checkpoints.every",
 )
+LENGTHENED_OUTCOMES = ("complete", "stopped")
+LENGTHENED_KEYS = (
+    "budget",
+    "stopping",
+    "checkpoints",
+)  # which may also differ where a finished run is lengthened
 
 
 def pinned_folder(overrides: Sequence[str]) -> Path | None:
@@ -65,9 +71,11 @@ def claim(path: Path, status: RunStatus) -> None:
         ) from error
     outcome = folder.outcome()
     if outcome in FINISHED:
-        raise RequestError(
-            f"run_dir={path}: holds a finished run ({outcome}); choose another folder or remove this one"
-        )
+        if not (folder.checkpoints / "last").is_dir():
+            raise RequestError(
+                f"run_dir={path}: holds a finished run ({outcome}); choose another folder or remove this one"
+            )
+        return  # begin decides whether it may be lengthened, once the configuration is known
     if not is_main_process():
         return
     old = folder.read_status()
@@ -109,7 +117,7 @@ def make_default_folder(config: Config, pixels: int) -> Path:
     raise AssertionError("unreachable")
 
 
-def begin(folder: RunFolder, plan: Plan, panel: Panel | None) -> bool:
+def begin(folder: RunFolder, plan: Plan, panel: Panel | None, status: RunStatus) -> bool:
     """Write config.yaml, overrides.yaml, run.json and panel.json.
 
     Returns:
@@ -122,9 +130,15 @@ def begin(folder: RunFolder, plan: Plan, panel: Panel | None) -> bool:
     _recover_checkpoint(folder)
     resumed = (folder.checkpoints / "last").is_dir()
     facts = run_facts(plan, panel.name if panel else None)
+    lengthening = folder.outcome() in FINISHED
     if resumed:
-        _refuse_other_configuration(folder, plan, facts)
-    else:
+        _refuse_other_configuration(folder, plan, facts, LENGTHENED_KEYS if lengthening else ())
+    if lengthening:
+        _refuse_to_shorten(folder, plan)
+        status.open(folder.path, lengthening=True)
+        folder.verdict.unlink(missing_ok=True)
+        folder.stop_request.unlink(missing_ok=True)
+    elif not resumed:
         folder.curve.unlink(missing_ok=True)
         shutil.rmtree(folder.samples, ignore_errors=True)
     write_atomically(folder.config, OmegaConf.to_yaml(OmegaConf.structured(plan.config)))
@@ -142,6 +156,8 @@ def run_facts(plan: Plan, panel: str | None) -> RunFacts:
     extra: dict[str, Any] = {"processes": plan.processes}
     if plan.recommended is not None:
         extra["recommended_by"] = config.budget.study
+    if plan.scaled_from is not None:
+        extra["scaled_from"] = asdict(plan.scaled_from)
     return RunFacts(
         cell=plan.cell,
         hyperparameters=hyperparameters(config, plan.processes),
@@ -153,6 +169,8 @@ def run_facts(plan: Plan, panel: str | None) -> RunFacts:
         study=config.study,
         trial=int(trial) if trial is not None else None,
         stopping=config.stopping.name,
+        fold=config.dataset.fold,
+        folds=plan.split.folds,
         extra=extra,
     )
 
@@ -185,7 +203,26 @@ def _recover_checkpoint(folder: RunFolder) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _refuse_other_configuration(folder: RunFolder, plan: Plan, facts: RunFacts) -> None:
+def _refuse_to_shorten(folder: RunFolder, plan: Plan) -> None:
+    """A finished run goes on where it is given more steps on a learning-rate schedule that it has followed so far."""
+    outcome, done = folder.outcome(), folder.points()[-1].step
+    facts = folder.read_facts()
+    if outcome not in LENGTHENED_OUTCOMES or plan.horizon <= done:
+        raise RequestError(
+            f"run_dir={folder.path}: holds a finished run ({outcome} at step {done}); choose another folder, or set "
+            f"budget.max_steps above {done} to go on with a run that was complete or stopped"
+        )
+    if plan.config.optimizer.schedule != "constant" and facts.horizon != plan.schedule_horizon:
+        raise RequestError(
+            f"budget.max_steps={plan.horizon}: the learning rate of this run has followed "
+            f"optimizer.schedule={plan.config.optimizer.schedule} over {facts.horizon} steps, more steps need another "
+            f"schedule from the start; choose another folder"
+        )
+
+
+def _refuse_other_configuration(
+    folder: RunFolder, plan: Plan, facts: RunFacts, free: tuple[str, ...]
+) -> None:
     """Going on with other settings would give a curve that no configuration describes."""
     try:
         before = _flat(OmegaConf.to_container(OmegaConf.load(folder.config)))
@@ -199,14 +236,15 @@ def _refuse_other_configuration(folder: RunFolder, plan: Plan, facts: RunFacts) 
     pairs = [
         (key, before.get(key), now.get(key))
         for key in sorted({*before, *now})
-        if not key.startswith(FREE_KEYS)
+        if not key.startswith((*FREE_KEYS, *free))
     ]
     pairs += [(key, cell.get(key), facts.cell[key]) for key in ("dataset", "base_id")]
     pairs.append(("batch over all processes", batch, facts.hyperparameters["batch"]))
+    kind = "a finished" if free else "an unfinished"
     for key, old, new in pairs:
         if old != new:
             raise RequestError(
-                f"run_dir={folder.path}: holds an unfinished run with {key}={old}, asked for now is {new}; "
+                f"run_dir={folder.path}: holds {kind} run with {key}={old}, asked for now is {new}; "
                 f"repeat its configuration to go on, or choose another folder"
             )
 

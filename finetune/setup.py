@@ -28,6 +28,7 @@ from finetune.offload import OffloadedOptimizer
 from finetune.optimizers import ParameterGroup, make_optimizer, text_encoder_scale
 from finetune.plan import Plan, new_rule
 from finetune.progress import Progress
+from finetune.results import check_formats
 from finetune.run_record import begin, claim, make_default_folder
 from finetune.samples import Sampler
 from finetune.status import RunStatus
@@ -132,8 +133,9 @@ def set_up(plan: Plan, status: RunStatus, interruption: Interruption) -> Run:
     encoding_device = torch.device("cpu") if config.memory.encode_on_cpu else None
     backbone = Backbone(plan.base, accelerator.device, config.loss, encoding_device)
     data = make_data(plan, backbone, accelerator, interruption.check)
-    resumed = _begin(folder, plan, data.panel, accelerator)
+    resumed = _begin(folder, plan, data.panel, accelerator, status)
     trained = make_trained_model(backbone, config)
+    check_formats(trained, config)
     named = trainable_parameters(trained)
     optimizer = _optimizer(named, config, accelerator)
     model, prepared = accelerator.prepare(trained, optimizer)
@@ -176,9 +178,11 @@ def _choose_folder(plan: Plan, status: RunStatus, accelerator: Accelerator) -> R
     return RunFolder(path)
 
 
-def _begin(folder: RunFolder, plan: Plan, panel: Panel | None, accelerator: Accelerator) -> bool:
+def _begin(
+    folder: RunFolder, plan: Plan, panel: Panel | None, accelerator: Accelerator, status: RunStatus
+) -> bool:
     """Write the run's record in the main process; every process learns whether it goes on."""
-    answers = [begin(folder, plan, panel) if accelerator.is_main_process else False]
+    answers = [begin(folder, plan, panel, status) if accelerator.is_main_process else False]
     broadcast_object_list(answers)
     return answers[0]
 
@@ -241,7 +245,13 @@ def _resume(run: Run) -> None:
     if checkpoint.scaler is not None and run.accelerator.scaler is not None:
         run.accelerator.scaler.load_state_dict(checkpoint.scaler)
     state = dict(checkpoint.counters)
-    run.rule.load_state_dict(state.pop("rule"))
+    rule = state.pop("rule")
+    if (rule["horizon"], rule["name"]) == _rule_identity(run.plan):
+        run.rule.load_state_dict(rule["state"])
+    else:  # a longer run, whose rule has to see the points so far on its own horizon
+        for point in run.folder.points():
+            if point.step <= state["step"] and point.val_loss is not None:
+                run.rule.update(point)
     run.counters = Counters(**state)
     run.best = checkpoint.best
     if run.accelerator.is_main_process:
@@ -251,4 +261,11 @@ def _resume(run: Run) -> None:
 
 def training_state(run: Run, wall_s: float) -> dict[str, Any]:
     """The counters and the stop rule's state, as a checkpoint keeps them."""
-    return {**asdict(run.counters), "wall_s": wall_s, "rule": run.rule.state_dict()}
+    horizon, name = _rule_identity(run.plan)
+    rule = {"horizon": horizon, "name": name, "state": run.rule.state_dict()}
+    return {**asdict(run.counters), "wall_s": wall_s, "rule": rule}
+
+
+def _rule_identity(plan: Plan) -> tuple[int, str]:
+    """What a state of a stop rule belongs to."""
+    return plan.horizon, plan.config.stopping.name

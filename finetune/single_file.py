@@ -29,7 +29,14 @@ PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 SUFFIXES = (".safetensors", *PICKLES)
 PREDICTIONS = ("epsilon", "v_prediction")
 CONFIG_FILES = ["*.json", "*.txt", "**/*.json", "**/*.txt", "**/*.model"]
-T5 = "text_encoders.t5xxl.transformer."
+PRECISIONS = {  # of weights; whatever else a file holds is no weight
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
 
 
 def to_folder(
@@ -119,11 +126,16 @@ def _read_header(file: Path, readable: Path) -> tuple[Shapes, dict[str, str]]:
     """Tensors without memory, and the metadata, of a file."""
     try:
         with safe_open(readable, framework="pt") as opened:
-            shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
             metadata = opened.metadata() or {}
     except SafetensorError as error:
         raise _damaged(file, _one_line(error)) from error
-    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, metadata
+    return {name: _without_memory(part) for name, part in slices.items()}, metadata
+
+
+def _without_memory(part: Any) -> Tensor:
+    """A tensor of the shape and precision of a slice of a file."""
+    return torch.empty(part.get_shape(), dtype=PRECISIONS.get(part.get_dtype(), torch.int64), device="meta")
 
 
 def _stated_prediction(shapes: Shapes, metadata: dict[str, str]) -> str | None:
@@ -201,28 +213,33 @@ def _fetch(name: str, file: Path, config: str | None) -> Path:
 
 
 def _load(file: Path, readable: Path, kind: Kind, source: Path, shapes: Shapes) -> Any:
-    """The pipeline in memory, every weight in the precision it is stored in."""
+    """The pipeline in memory, in the precision it is stored in."""
     absent: dict[str, None] = {"feature_extractor": None, "image_encoder": None}
-    if kind.name == "sd3" and not any(name.startswith(T5) for name in shapes):
-        absent |= {"text_encoder_3": None, "tokenizer_3": None}
     if kind.pipeline == "StableDiffusionPipeline":
         absent |= {"safety_checker": None}
-    diffusers.utils.logging.disable_progress_bar()
     try:
         pipeline = getattr(diffusers, kind.pipeline).from_single_file(
-            readable, config=str(source), local_files_only=True, **absent
+            readable, config=str(source), local_files_only=True, torch_dtype=_precision(shapes), **absent
         )
+    except NotImplementedError as error:  # of torch, about weights that were left without memory
+        raise _unfit(file, source, "some weights are missing") from error
     except Exception as error:  # safetensors, json, torch and both libraries raise errors of their own
-        raise _damaged(file, f"it does not fit the configuration in {source}: {_one_line(error)}") from error
-    if pipeline.components.get("text_encoder_3") is not None:
+        raise _unfit(file, source, _one_line(error)) from error
+    if kind.name == "sd3":
         t5 = pipeline.text_encoder_3
         t5.set_input_embeddings(t5.get_input_embeddings())  # its encoder's are the same; files hold them once
     for part, model in pipeline.components.items():
         if isinstance(model, torch.nn.Module):
             lacking = [name for name, value in model.named_parameters() if value.is_meta]
             if lacking:
-                raise _damaged(file, f"{part} lacks {len(lacking)} weights, for example {lacking[0]}")
+                raise _unfit(file, source, f"{part} lacks {len(lacking)} weights, for example {lacking[0]}")
     return pipeline
+
+
+def _precision(shapes: Shapes) -> torch.dtype:
+    """The precision that all weights are stored in; of a mixture single precision, which loses nothing."""
+    stored = {value.dtype for value in shapes.values() if value.is_floating_point() and value.numel()}
+    return stored.pop() if len(stored) == 1 and stored <= {torch.float16, torch.bfloat16} else torch.float32
 
 
 def _set_prediction(file: Path, prediction: str, zero_terminal_snr: bool) -> None:
@@ -248,6 +265,13 @@ def _work_folder(target: Path) -> Iterator[Path]:
 def _damaged(file: Path, problem: str) -> RequestError:
     return RequestError(
         f"base_model.path={file}: the base model is damaged: {problem}; download or copy it again"
+    )
+
+
+def _unfit(file: Path, source: Path, problem: str) -> RequestError:
+    return RequestError(
+        f"base_model.path={file}: does not fit the configuration in {source} ({problem}); download or copy the file "
+        f"again, or set base_model.config to a model of its structure"
     )
 
 

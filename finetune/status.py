@@ -31,10 +31,12 @@ class RunStatus:
     def is_open(self) -> bool:
         return self._folder is not None
 
-    def open(self, path: Path) -> None:
-        """Start writing in a run folder. A folder with a finished run is left as it is."""
+    def open(self, path: Path, lengthening: bool = False) -> None:
+        """Start writing in a run folder. A folder with a finished run is left as it is, unless it is lengthened."""
         folder = RunFolder(path)
-        if self._folder is not None or not is_main_process() or folder.outcome() in FINISHED:
+        if self._folder is not None or not is_main_process():
+            return
+        if folder.outcome() in FINISHED and not lengthening:
             return
         self._folder = folder
         self.update()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from conf.schema import Memory
 from finetune.families.base import Conditioning, Family
 
-PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TrainedModel(nn.Module):
@@ -70,17 +70,22 @@ def save_memory(model: TrainedModel, memory: Memory) -> None:
             encoder.activation_checkpointing_enable(  # type: ignore[operator]
                 activation_checkpointing_kwargs={"use_reentrant": False}
             )
-    if memory.frozen_half:
-        for component in filter(is_adapted, model.components().values()):
-            _shrink_frozen(component, PRECISIONS[memory.precision])
+    if memory.frozen_half and memory.precision in HALF:
+        for component in filter(_may_shrink, model.components().values()):
+            _shrink_frozen(component, HALF[memory.precision])
     if memory.channels_last:
         model.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if memory.compile:
         model.denoiser.compile(backend=memory.compile_backend)
 
 
-def _shrink_frozen(component: nn.Module, precision: torch.dtype) -> None:
-    """Keep the frozen matrices in the precision to which autocast rounds them at every use anyway."""
+def _may_shrink(component: nn.Module) -> bool:
+    """Not where DoRA compares the frozen weights' norms with magnitudes that it took from them in full precision."""
+    return is_adapted(component) and not component.peft_config["default"].use_dora  # type: ignore[index, union-attr]
+
+
+def _shrink_frozen(component: nn.Module, half: torch.dtype) -> None:
+    """Keep the frozen matrices in half precision: under autocast they are rounded to it at every use anyway."""
     for module in component.modules():
         if isinstance(module, nn.Linear | nn.Conv2d) and not module.weight.requires_grad:
-            module.to(precision)
+            module.to(half)

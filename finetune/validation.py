@@ -30,9 +30,9 @@ class Measure:
     """What one evaluation says beyond its plain mean; fields as in curves.point.Point."""
 
     val_loss: float
-    val_se: float
+    val_se: float | None
     delta: float
-    delta_se: float
+    delta_se: float | None
     log_ratio: float
     image_loss: list[float]
     bins: list[float]
@@ -147,13 +147,14 @@ def measure(now: Losses, start: Losses) -> Measure:
     """
     image_loss, image_start = now.mean(axis=1), start.mean(axis=1)
     delta, delta_se = paired_difference(image_loss, image_start)
+    several = len(image_loss) > 1  # the one image of a fold has no error of its own
     with np.errstate(divide="ignore", invalid="ignore"):
         log_ratio = float(np.log(now / start).mean())
     return Measure(
         val_loss=float(image_loss.mean()),
-        val_se=standard_error(image_loss),
+        val_se=standard_error(image_loss) if several else None,
         delta=delta,
-        delta_se=delta_se,
+        delta_se=delta_se if several else None,
         log_ratio=log_ratio,
         image_loss=[float(value) for value in image_loss],
         bins=[float(value) for value in now.mean(axis=0)],

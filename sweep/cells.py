@@ -13,7 +13,7 @@ from conf.compose import WHOLE_SWEEP, compose_node, groups, load_config, options
 from conf.errors import RequestError
 from conf.quoting import override
 from conf.schema import Config, SpaceParameter
-from sweep.inputs import check_inputs
+from sweep.inputs import check_inputs, leave_one_out
 from sweep.space import describe, search_space, trial_overrides, trial_values
 
 AXES = ("dataset_size", "method", "resolution", "base_model")  # what a cell's label always names
@@ -73,9 +73,18 @@ class Request:
         return Path(self.config.runs_dir).absolute() / name
 
     @property
+    def folds(self) -> int:
+        """Runs of one trial: one a fold."""
+        return (self.config.dataset.folds or 1) if self.config.sweep.folds else 1
+
+    @property
+    def runs_a_cell(self) -> int:
+        return self.config.sweep.trials * self.folds
+
+    @property
     def planned(self) -> int:
-        """Trials over all cells."""
-        return len(self.cells) * self.config.sweep.trials
+        """Runs over all cells."""
+        return len(self.cells) * self.runs_a_cell
 
 
 def make_request(overrides: Sequence[str]) -> Request:
@@ -87,6 +96,10 @@ def make_request(overrides: Sequence[str]) -> Request:
     usable = tuple(_open_mappings(overrides))
     config = load_config(usable)
     _check_study(config, usable)
+    if config.sweep.folds and config.dataset.folds is None:
+        # Stated once, so that a folder that grows under way does not change what the runs so far were.
+        usable = (*usable, override("dataset.folds", leave_one_out(config)))
+        config = load_config(usable)
     cells = [_compose_cell(levels, usable) for levels in _combinations(config)]
     _check_labels(cells)
     return Request(usable, config, cells)
@@ -112,6 +125,14 @@ def _check_study(config: Config, overrides: Sequence[str]) -> None:
     if not config.evaluation.enabled:
         raise RequestError(
             "evaluation.enabled=false: a sweep compares trials by their held-out loss: set it to true"
+        )
+    if config.dataset.fold is not None:
+        raise RequestError(
+            f"dataset.fold={config.dataset.fold}: a sweep runs every fold: use sweep.folds=true"
+        )
+    if config.sweep.folds and "dataset" in config.sweep.factors:
+        raise RequestError(
+            "sweep.factors.dataset: sweep.folds=true takes one folder a study: set dataset=..."
         )
     for group, levels in config.sweep.factors.items():
         if group not in groups():

@@ -18,6 +18,9 @@ from sweep.tail import CurveTail
 LAUNCH_S = 10.0  # from `accelerate launch` to the first step, nearly all of it imports
 _FORWARD_SHARE = 1 / 3  # of a training step is its forward pass
 _MOST_RUNS = 400  # of one runs folder that are looked at
+_STATE_SIZE = (
+    4  # of a training state relative to the weights: these, the best, and the optimizer's two moments
+)
 _ADAPTER_SHARE = 0.03  # size of an adapter relative to the weights it is on, at rank 8
 
 
@@ -80,7 +83,8 @@ def expected_cost(config: Config, earlier: list[EarlierRun]) -> Cost:
     ]
     size = _megabytes(config)
     image = config.base_model.seconds_per_image * _area_ratio(config)
-    panel = config.dataset.held_out + config.evaluation.training_images + config.evaluation.class_images
+    held_out = 1 if config.sweep.folds else config.dataset.held_out
+    panel = held_out + config.evaluation.training_images + config.evaluation.class_images
     evaluation = panel * config.evaluation.strata * image * _FORWARD_SHARE
     halves = 1 if config.method.prior_weight is None else 2  # a class image beside each of the subject
     step, source = halves * images * image, "the base model's seconds_per_image"
@@ -165,7 +169,8 @@ def _megabytes(config: Config) -> float:
     """The weights a run leaves and its pictures."""
     weights = config.base_model.megabytes
     if config.method.adapter == "lora":
-        weights *= _ADAPTER_SHARE * (config.method.rank or 8) / 8
+        # The best weights, and the state that a finished run can be lengthened from.
+        weights *= _ADAPTER_SHARE * (config.method.rank or 8) / 8 * (1 + _STATE_SIZE)
     pixels = config.resolution.pixels or native_pixels(config.base_model.path) or 512
     rounds, step = 2, config.samples.first_step
     while step < (config.budget.max_steps or 0):

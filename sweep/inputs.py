@@ -6,7 +6,14 @@ The trainer looks closer, for it opens the images. This look is quick and needs 
 from pathlib import Path
 
 from conf.errors import RequestError
-from conf.inputs import IMAGE_SUFFIXES, may_be_hub_id, project_path
+from conf.inputs import (
+    FEWEST_IN_FOLDS,
+    IMAGE_SUFFIXES,
+    METADATA,
+    REPEAT_FOLDER,
+    may_be_hub_id,
+    project_path,
+)
 from conf.schema import Config
 
 
@@ -32,7 +39,44 @@ def _check_steps(config: Config) -> None:
         )
 
 
+def leave_one_out(config: Config) -> int:
+    """Folds where each image is held out once: the number of images.
+
+    Raises:
+        RequestError: there are too few for folds.
+    """
+    found = _found_images(config)
+    if found < FEWEST_IN_FOLDS:
+        raise RequestError(
+            f"dataset.path={config.dataset.path}: holds {found} images, folds need {FEWEST_IN_FOLDS}: add images"
+        )
+    return found
+
+
 def _check_images(config: Config) -> None:
+    found = _found_images(config)
+    training = config.dataset_size.images
+    if config.sweep.folds:
+        held_out = -(-found // (config.dataset.folds or found))  # of the largest fold
+        hold_out = f"{held_out} for the held-out fold (dataset.folds={config.dataset.folds})"
+    else:
+        held_out = config.dataset.held_out
+        hold_out = f"dataset.held_out={held_out}"
+    needed = held_out + (training or 1)
+    if found < needed:
+        raise RequestError(
+            f"dataset_size={config.dataset_size.name}: dataset.path={config.dataset.path} holds {found} images, "
+            f"{needed} are needed: {training or 'at least 1'} to train on and {hold_out}; "
+            "add images, take a smaller dataset_size, or hold out fewer"
+        )
+    if config.sweep.folds and found < (config.dataset.folds or 0):
+        raise RequestError(
+            f"dataset.folds={config.dataset.folds}: dataset.path={config.dataset.path} holds {found} images: give a "
+            "number up to that, or leave it out"
+        )
+
+
+def _found_images(config: Config) -> int:
     folder = project_path(config.dataset.path)
     found = _count_images(folder)
     key = f"dataset.path={config.dataset.path}"
@@ -40,14 +84,7 @@ def _check_images(config: Config) -> None:
         raise RequestError(f"{key}: {folder} is no folder that can be read; give a folder of images")
     if found == 0:
         raise RequestError(f"{key}: {folder} holds no images; {', '.join(IMAGE_SUFFIXES)} are read")
-    held_out, training = config.dataset.held_out, config.dataset_size.images
-    needed = held_out + (training or 1)
-    if found < needed:
-        raise RequestError(
-            f"dataset_size={config.dataset_size.name}: dataset.path={config.dataset.path} holds {found} images, "
-            f"{needed} are needed: {training or 'at least 1'} to train on and dataset.held_out={held_out}; "
-            "add images, take a smaller dataset_size, or hold out fewer"
-        )
+    return found
 
 
 def _check_base(path: str) -> None:
@@ -59,9 +96,10 @@ def _check_base(path: str) -> None:
                 "give a folder in diffusers' layout"
             )
         return
-    if not may_be_hub_id(path):  # a hub id only the trainer can look up
+    if not folder.is_file() and not may_be_hub_id(path):  # a hub id only the trainer can look up
         raise RequestError(
-            f"base_model.path={path}: no such folder; give a folder in diffusers' layout or a hub id"
+            f"base_model.path={path}: no such folder or file; give a folder in diffusers' layout, a hub id or a "
+            "single .safetensors file"
         )
 
 
@@ -87,9 +125,18 @@ def _check_pruner(config: Config) -> None:
 
 
 def _count_images(folder: Path) -> int | None:
-    """Image files by their suffix, without hidden ones; None where the folder cannot be listed."""
+    """Image files by their suffix, without hidden ones; None where the folder cannot be listed.
+
+    No fewer than the trainer reads: metadata.jsonl may leave out some of what lies in folders.
+    """
     try:
-        names = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        entries = list(folder.iterdir())
+        inner = [path for path in entries if path.is_dir() and REPEAT_FOLDER.fullmatch(path.name)]
+        if folder / METADATA in entries:
+            entries = list(folder.rglob("*"))
+        else:
+            entries += [path for place in inner for path in place.iterdir()]
     except OSError:
         return None
+    names = [path for path in entries if not path.name.startswith(".")]
     return sum(path.suffix.lower() in IMAGE_SUFFIXES for path in names)

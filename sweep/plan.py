@@ -35,10 +35,13 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan in words."""
-        trials = self.request.config.sweep.trials
+        trials, folds = self.request.runs_a_cell, self.request.folds
         cells = self.request.cells
         label_width = max(len(cell.label) for cell in cells)
-        lines = [f"{len(cells)} cells x {trials} trials = {self.request.planned} trials, {self._sampling()}"]
+        product = f"{len(cells)} cells x {trials // folds} trials" + (
+            f" x {folds} folds" if folds > 1 else ""
+        )
+        lines = [f"{product} = {self.request.planned} trials, {self._sampling()}"]
         for cell, cost in zip(cells, self.costs, strict=True):
             lines.append(f"  {cell.label:<{label_width}}  {_cell_line(cell, cost, trials)}")
         steps = sum(trials * (cell.config.budget.max_steps or 0) for cell in cells)
@@ -76,10 +79,9 @@ def make_plan(request: Request) -> Plan:
         if folder.exists():
             refuse_changes(folder, request)
         done = finished_trials(folder)
-    trials = request.config.sweep.trials
     slots = slot_count(request.config.launch, find_gpus(request.config.device))
     share = 1 - done / request.planned
-    total = sum(cost.seconds for cost in costs) * trials * share
+    total = sum(cost.seconds for cost in costs) * request.runs_a_cell * share
     used = min(slots, max(1, request.planned - done))
     longest = max(cost.seconds for cost in costs) if done < request.planned else 0.0
     return Plan(request, costs, done, slots, max(total / used, longest))

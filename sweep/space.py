@@ -8,7 +8,14 @@ from conf.errors import RequestError
 from conf.quoting import override
 from conf.schema import Config, SpaceParameter
 
-_RESERVED = ("study", "run_dir", "runs_dir", "budget.study")  # the sweep's own
+_RESERVED = (
+    "study",
+    "run_dir",
+    "runs_dir",
+    "budget.study",
+    "dataset.fold",
+    "dataset.folds",
+)  # the sweep's own
 _FREE = ("stopping.parameters.",)  # below these any key is valid
 
 

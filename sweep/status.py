@@ -29,7 +29,7 @@ def read_study(folder: StudyFolder, owner: int | None) -> dict[str, Any]:
         "folder": str(folder.path),
         "supervisor": owner,
         "cells": labels,
-        "planned": len(labels) * int(record["trials"]),
+        "planned": len(labels) * int(record["trials"]) * _folds(record),
         "done": sum(row.outcome not in (None, "preempted", "interrupted", "config_error") for row in rows),
         "running": sum(row.outcome is None for row in rows),
         "trials": [{**asdict(row), "best": row.best} for row in rows],
@@ -50,6 +50,12 @@ def print_status(records: Sequence[dict[str, Any]]) -> None:
             Row(**{key: value for key, value in trial.items() if key != "best"}) for trial in record["trials"]
         ]
         console.print(draw(totals, rows, console.width, len(rows) + 10))
+
+
+def _folds(record: dict[str, Any]) -> int:
+    """Runs of one trial."""
+    config = record["config"]
+    return int(config["dataset"]["folds"]) if (config.get("sweep") or {}).get("folds") else 1
 
 
 def _row(folder: RunFolder, owner: int | None, evaluation: Evaluation) -> Row:

@@ -86,8 +86,10 @@ class CellStudy:
         trials: int,
         first_step: int,
         max_steps: int,
+        folds: int = 1,
     ) -> None:
         self.label = label
+        self._folds = folds  # runs with the same values: each is a trial of Optuna's, number by number
         self._storage = storage
         self._distributions = {item.name: _distribution(item) for item in parameters}
         self._sampler = sampler
@@ -103,7 +105,7 @@ class CellStudy:
     def ask(self) -> Asked:
         """A new trial with sampled values, or the first one's stated values."""
         number = self.asked()
-        self._study.sampler = make_sampler(self._sampler, self.label, number, self._trials)
+        self._study.sampler = self._make_sampler(number)
         trial = self._study.ask(self._distributions)
         return Asked(trial.number, dict(trial.params))
 
@@ -111,7 +113,7 @@ class CellStudy:
         """A trial with all of its values: a supervisor may have been killed between asking and sampling."""
         if asked.values.keys() >= self._distributions.keys():
             return asked
-        self._study.sampler = make_sampler(self._sampler, self.label, asked.number, self._trials)
+        self._study.sampler = self._make_sampler(asked.number)
         trial = optuna.trial.Trial(self._study, self._trial_id(asked.number))
         for name, distribution in self._distributions.items():
             _suggest(trial, name, distribution)
@@ -132,7 +134,7 @@ class CellStudy:
 
     def tell(self, number: int, state: str, value: float | None = None) -> None:
         """End a trial: `complete` with its lowest held-out loss, `pruned` or `failed`."""
-        self._study.sampler = make_sampler(self._sampler, self.label, number, self._trials)
+        self._study.sampler = self._make_sampler(number)
         self._study.tell(number, value if state == "complete" else None, state=_STATES[state])
 
     def asked(self) -> int:
@@ -155,6 +157,17 @@ class CellStudy:
         """Number of trials by Optuna's state."""
         names = [trial.state.name for trial in self._all() if trial.state != TrialState.WAITING]
         return {name: names.count(name) for name in sorted(set(names))}
+
+    def _make_sampler(self, number: int) -> BaseSampler:
+        """Of a parameter set's first fold the configured sampler; its other folds repeat the first one's values."""
+        sampler = make_sampler(self._sampler, self.label, number, self._trials)
+        first = number - number % self._folds
+        if number == first:
+            return sampler
+        values = self._storage.get_trial(self._trial_id(first)).params
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.samplers.PartialFixedSampler(values, sampler)
 
     def _all(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)

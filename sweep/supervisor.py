@@ -12,7 +12,6 @@ import signal
 import time
 
 from conf.errors import RequestError, WorkError
-from conf.quoting import override
 from curves.run_folder import RunFolder, Verdict, find_runs
 from sweep.alarm import Alarm
 from sweep.cells import Cell, Request
@@ -81,6 +80,7 @@ class Supervisor:
                 trials=sweep.trials,
                 first_step=cell.config.evaluation.first_step,
                 max_steps=cell.config.budget.max_steps or 1,
+                folds=request.folds,
             )
             for cell in request.cells
         }
@@ -137,9 +137,7 @@ class Supervisor:
             cell.label: self._studies[cell.label].asked() - self._lost[cell.label]
             for cell in self._request.cells
         }
-        open_cells = [
-            cell for cell in self._request.cells if asked[cell.label] < self._request.config.sweep.trials
-        ]
+        open_cells = [cell for cell in self._request.cells if asked[cell.label] < self._request.runs_a_cell]
         if not open_cells:
             return None
         cell = min(open_cells, key=lambda item: (asked[item.label], -self._expected[item.label]))
@@ -167,22 +165,27 @@ class Supervisor:
         self._rows[name] = Row(
             number, cell.label, max_steps=cell.config.budget.max_steps, values=asked.values
         )
-        shown = ", ".join(f"{key}={_short(value)}" for key, value in asked.values.items())
+        fold = {key: value for key, value in self._derived(asked).items() if key == "dataset.fold"}
+        shown = ", ".join(f"{key}={_short(value)}" for key, value in (asked.values | fold).items())
         self._screen.event(
             f"{'continued' if before.status else 'started'} {name}{f' ({shown})' if shown else ''}"
         )
 
     def _overrides(self, cell: Cell, asked: Asked, folder: RunFolder) -> list[str]:
         """Every override of one trial: the cell's, the sampled values, seed and place."""
-        own = {"study": self._folder.name, "run_dir": str(folder.path)}
-        if "seed" not in asked.values:
-            own = {"seed": str(self._request.config.seed + asked.number), **own}
-        values = {key: int(value) if key == "seed" else value for key, value in own.items()}
+        place = {"study": self._folder.name, "run_dir": str(folder.path)}
         return [
             *cell.overrides,
             *trial_overrides(asked.values),
-            *(override(key, item) for key, item in values.items()),
+            *trial_overrides(self._derived(asked)),
+            *trial_overrides(place),
         ]
+
+    def _derived(self, asked: Asked) -> dict[str, int]:
+        """Seed and fold of a trial, by its number: the folds of one parameter set share its seed."""
+        parameter_set, fold = divmod(asked.number, self._request.folds)
+        seed = {} if "seed" in asked.values else {"seed": self._request.config.seed + parameter_set}
+        return seed | ({"dataset.fold": fold} if self._request.config.sweep.folds else {})
 
     def _new_folder(self, cell: Cell) -> str:
         """The next number over all cells, and the cell."""

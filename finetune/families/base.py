@@ -43,6 +43,12 @@ class Family(ABC):
     def text_encoder_class(self, part: str) -> Any:
         """Of transformers."""
 
+    def tokenizer_class(self, part: str) -> Any:
+        """Of transformers."""
+        from transformers import CLIPTokenizer
+
+        return CLIPTokenizer
+
     @abstractmethod
     def token_ids(self, part: str, tokenizer: Any, encoder_config: Any, caption: str) -> Tensor:
         """(tokens,) what a text encoder reads of a caption; a long one is cut."""

@@ -39,6 +39,11 @@ class StableDiffusion3(Family):
 
         return CLIPTextModelWithProjection if part in CLIP else T5EncoderModel
 
+    def tokenizer_class(self, part: str) -> Any:
+        from transformers import T5Tokenizer
+
+        return super().tokenizer_class(part) if part in CLIP else T5Tokenizer
+
     def token_ids(self, part: str, tokenizer: Any, encoder_config: Any, caption: str) -> Tensor:
         if part in CLIP:
             return clip_ids(tokenizer, encoder_config, caption)

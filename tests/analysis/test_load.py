@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.load import Run, find_root, group_cells, load_study, read_run
+from analysis.load import find_root, group_cells, load_study, read_run
+from analysis.run import Run
 from conf.errors import RequestError, WorkError
 from curves.run_folder import RunFolder
 from tests.analysis.make_runs import Spec, make_points, make_run, make_study

@@ -14,6 +14,9 @@ FILL = {
     "folder": ["dataset.path=photos"],
     "custom": ["base_model.path=model"],
     "instance": ["captions.text=a cat"],
+    "class": ["captions.class_word=fox"],
+    "dreambooth": ["captions.class_word=fox"],
+    "dreambooth_lora": ["captions.class_word=fox"],
 }
 FILL["recommended"] = ["budget.study=runs/demo"]
 
@@ -68,7 +71,7 @@ def test_a_folder_of_ones_own_is_used_whole_unless_a_size_is_asked_for() -> None
         (["resolution=px100"], ["resolution=px100", "px64", "px512"]),
         (["resolution=512"], ["resolution=512", "must be one of", "did you mean px512?"]),
         (["dataset_size=8"], ["dataset_size=8", "must be one of", "did you mean n8?"]),
-        (["method=null"], ["method=null", "must be one of lora, text_to_image"]),
+        (["method=null"], ["method=null", "must be one of dreambooth, dreambooth_lora, lora, text_to_image"]),
         (["launch=null"], ["launch=null", "must be one of local"]),
         (["method=true"], ["method=true", "lora, text_to_image"]),
         (["method="], ["method=", "lora, text_to_image"]),
@@ -106,7 +109,8 @@ def test_a_folder_of_ones_own_is_used_whole_unless_a_size_is_asked_for() -> None
         (["evaluation.enabled=false"], ["stopping=evidence", "evaluation.enabled=true"]),
         (["optimizer.warmup_steps=400"], ["optimizer.warmup_steps=400", "budget.max_steps=400"]),
         (["budget.horizon=300"], ["budget.horizon=300", "budget.max_steps=400"]),
-        (["captions=instance"], ["captions.text=null", "captions.text="]),
+        (["captions=instance", "captions.text=null"], ["captions.text=null", "captions.text="]),
+        (["captions=instance"], ["captions.class_word=null", "captions.class_word=fox"]),
         (["optimizer.lr=1,2"], ["optimizer.lr=1,2"]),
         (["dataset.path=[1"], ["dataset.path=[1"]),
         (["sweep.trials=0"], ["sweep.trials=0"]),

@@ -62,9 +62,9 @@ def test_every_value_is_read_back_unchanged(value: Any) -> None:
     ],
 )
 def test_text_reaches_the_composed_configuration(text: str) -> None:
-    config = load_config([override("dataset.path", text), override("captions.text", text)])
+    config = load_config([override("dataset.path", text), override("tracker.project", text)])
     assert config.dataset.path == text
-    assert config.captions.text == text
+    assert config.tracker.project == text
 
 
 @pytest.mark.parametrize("value", ["a\0b", "???", {"a b": 1}, {1: 2}, object()])

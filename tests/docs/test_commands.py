@@ -1,6 +1,7 @@
 """Every command in the documentation runs, made small: fewer steps, the embedded base, a folder of example images."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 import os
 from pathlib import Path
 import re
@@ -11,6 +12,8 @@ import sys
 
 import pytest
 
+from tests.finetune.tiny_captioner import make_captioner
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "README.zh.md", *(ROOT / "docs").glob("*.md")])
 SMALL = [
@@ -19,16 +22,22 @@ SMALL = [
     "evaluation.strata=2",
     "evaluation.training_images=0",
     "dataset.held_out=8",
+    "method.prior_images=2",
 ]
+SMALL_TRIALS = [*SMALL, "optimizer.warmup_steps=0", "sweep.trials=1"]
+SMALL_FOLDS = [*SMALL_TRIALS, "dataset.folds=3"]
 SMALL_SWEEP = [
-    *SMALL,
-    "optimizer.warmup_steps=0",
-    "sweep.trials=1",
+    *SMALL_TRIALS,
     "sweep.factors.dataset_size=[n4,n8]",
     "sweep.factors.method=[lora]",
 ]
 # What the reader has and the test does not: an SD base, and runs long enough for an answer.
-INSTEAD = {"base_model=sd15": ["base_model=tiny"]}
+INSTEAD = {
+    "base_model=sd15": ["base_model=tiny"],
+    "base_model=sdxl": ["base_model=tiny"],
+    "Salesforce/blip-image-captioning-large": ["captioner"],
+}
+NEEDS_BACKGROUND = {"rembg", "onnxruntime"}  # modules of the extra
 CALLED_BY_CI = {"make demo", "make test", "make install", "make lint", "source .venv/bin/activate"}
 
 
@@ -51,11 +60,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name in ("analysis", "assets", "conf", "curves", "finetune", "sweep"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "train.py", folder)
-    images = sorted((ROOT / "assets" / "line-drawings").glob("*.png"))[:14]
+    images = sorted((ROOT / "assets" / "line-drawings").glob("*.png"))[:16]
     (folder / "photos").mkdir()
     for image in images:
         shutil.copy(image, folder / "photos")
         shutil.copy(image.with_suffix(".txt"), folder / "photos")
+    make_captioner(folder / "captioner")
     yield folder
 
 
@@ -79,7 +89,7 @@ def test_every_command_of_the_documentation_runs(project: Path) -> None:
         assert program == "python", f"{line}: not a command this test knows"
         words = [new for word in words for new in INSTEAD.get(word, [word])]
         if words[:2] == ["-m", "sweep"] and words[2] in ("plan", "run"):
-            words += SMALL_SWEEP
+            words += SMALL_FOLDS if "experiment=few_images" in words else SMALL_SWEEP
         elif words[0] == "train.py" and "--help" not in words and "budget=recommended" not in words:
             words += SMALL
         done = run(project, words)
@@ -87,6 +97,9 @@ def test_every_command_of_the_documentation_runs(project: Path) -> None:
             # Runs this short cannot have passed their minimum: the command must say so, and name what there is.
             assert done.returncode == 2, f"{line}: {done.stderr}"
             assert "not_reached" in done.stderr or "refused" in done.stderr or "no_gain" in done.stderr
+        elif words[-2:] == ["--background", "remove"] and not all(map(find_spec, NEEDS_BACKGROUND)):
+            assert done.returncode == 2, f"{line}: {done.stderr}"
+            assert "pip install 'stepbudget[background]'" in done.stderr
         else:
             assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
         assert "Traceback" not in done.stderr

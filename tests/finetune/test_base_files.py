@@ -12,6 +12,7 @@ from conf.errors import RequestError
 from finetune.backbone import Backbone
 from finetune.base_files import check_pixels, find_base
 from tests.finetune.tiny_pipeline import make_pipeline
+from tests.finetune.tiny_sdxl import make_sdxl
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def copy(pipeline: Path, tmp_path: Path) -> Path:
 
 def test_what_the_configuration_says(pipeline: Path, cache: Path) -> None:
     base = find_base(str(pipeline), cache)
-    assert (base.vae_factor, base.native_pixels, len(base.base_id)) == (2, 32, 16)
+    assert (base.multiple, base.native_pixels, len(base.base_id)) == (2, 32, 16)
 
 
 def test_the_id_is_of_content(pipeline: Path, copy: Path, cache: Path) -> None:
@@ -43,7 +44,7 @@ def test_the_prediction_type_is_part_of_the_id(pipeline: Path, cache: Path, tmp_
     [
         ("assets/no-such-base", "no such folder"),
         ("/nowhere/at/all", "no such folder"),
-        ("train.py", "is not a folder"),
+        ("train.py", "is a file of another kind"),
         ("conf", "holds no model_index.json"),
         ("nobody-here/no-such-model-9f3a", "not available from the model hub"),
     ],
@@ -56,10 +57,25 @@ def test_missing_bases(name: str, complaint: str, cache: Path, monkeypatch: pyte
 
 
 def test_other_families_are_refused(copy: Path, cache: Path) -> None:
-    for family in ("StableDiffusionXLPipeline", "FluxPipeline"):
+    for family in ("KandinskyPipeline", "FluxPipeline"):
         (copy / "model_index.json").write_text(json.dumps({"_class_name": family}))
-        with pytest.raises(RequestError, match=f"holds a {family}; Stable Diffusion 1 and 2"):
+        with pytest.raises(
+            RequestError, match=f"holds a {family}; Stable Diffusion 1 or 2, .* 3, .* XL can be"
+        ):
             find_base(str(copy), cache)
+
+
+def test_sdxl_means_zeros_by_no_caption_unless_its_index_says_otherwise(
+    pipeline: Path, cache: Path, tmp_path: Path
+) -> None:
+    """As the pipeline's own default has it; older files leave the key out."""
+    index = make_sdxl(tmp_path / "sdxl") / "model_index.json"
+    record = json.loads(index.read_text())
+    assert record.pop("force_zeros_for_empty_prompt") is True
+    for value, more in ((True, {}), (False, {"force_zeros_for_empty_prompt": False})):
+        index.write_text(json.dumps({**record, **more}))
+        assert find_base(str(tmp_path / "sdxl"), cache).empty_is_zero is value
+    assert not find_base(str(pipeline), cache).empty_is_zero
 
 
 def test_models_that_take_more_than_a_latent_are_refused(copy: Path, cache: Path) -> None:
@@ -117,7 +133,7 @@ def test_damaged_weights_are_refused_when_loaded(copy: Path, cache: Path) -> Non
     weights.write_bytes(weights.read_bytes()[:5000])
     backbone = Backbone(find_base(str(copy), cache), torch.device("cpu"))
     with pytest.raises(RequestError, match="unet cannot be loaded"):
-        backbone.load_unet()
+        backbone.load_denoiser()
 
 
 def test_missing_weights_are_refused_not_made_up(copy: Path, cache: Path) -> None:
@@ -125,7 +141,7 @@ def test_missing_weights_are_refused_not_made_up(copy: Path, cache: Path) -> Non
     (copy / "unet" / "config.json").write_text(json.dumps({**config, "layers_per_block": 2}))
     backbone = Backbone(find_base(str(copy), cache), torch.device("cpu"))
     with pytest.raises(RequestError, match=r"unet cannot be loaded|weights are missing"):
-        backbone.load_unet()
+        backbone.load_denoiser()
 
 
 def test_sizes_that_the_vae_cannot_encode(pipeline: Path, cache: Path) -> None:
@@ -139,7 +155,7 @@ def test_sizes_that_the_vae_cannot_encode(pipeline: Path, cache: Path) -> None:
 def test_the_unet_takes_sizes_that_its_downsampling_does_not_divide(
     pipeline: Path, cache: Path, pixels: int
 ) -> None:
-    unet = Backbone(find_base(str(pipeline), cache), torch.device("cpu")).load_unet()
+    unet = Backbone(find_base(str(pipeline), cache), torch.device("cpu")).load_denoiser()
     side = pixels // 2 + 1
     latents = torch.zeros(1, 4, side, side)
     assert unet(latents, 1, torch.zeros(1, 8, 16)).sample.shape == latents.shape

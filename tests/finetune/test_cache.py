@@ -11,8 +11,9 @@ import torch
 from conf.schema import Captions, Dataset
 from finetune.backbone import Backbone
 from finetune.base_files import find_base
-from finetune.cache import ContentCache, remembered
-from finetune.images import Example, read_folder, read_image, square_pixels
+from finetune.cache import ContentCache, Encoded, remembered
+from finetune.crops import Variant, pixels
+from finetune.images import Example, read_folder, read_image
 
 
 @pytest.fixture
@@ -25,19 +26,28 @@ def backbone(pipeline: Path, tmp_path: Path) -> Backbone:
     return Backbone(find_base(str(pipeline), tmp_path), torch.device("cpu"))
 
 
+def assert_equal(first: Encoded, second: Encoded) -> None:
+    [[one]], [[other]] = first.latents, second.latents
+    assert torch.equal(one.mean, other.mean)
+    assert torch.equal(one.std, other.std)
+    assert torch.equal(first.texts[0]["text_encoder"], second.texts[0]["text_encoder"])
+    assert torch.equal(first.empty["text_encoder"], second.empty["text_encoder"])
+
+
 def test_it_holds_what_the_pipeline_computes(
     example: Example, backbone: Backbone, pipeline: Path, tmp_path: Path
 ) -> None:
     encoded = ContentCache(tmp_path, backbone, 32).encode([example])
     reference = StableDiffusionPipeline.from_pretrained(pipeline)
-    pixels = torch.from_numpy(square_pixels(read_image(example.path), 32))[None]
+    image = torch.from_numpy(pixels(read_image(example.path), Variant((32, 32))))[None]
     with torch.no_grad():
-        posterior = reference.vae.encode(pixels).latent_dist
+        posterior = reference.vae.encode(image).latent_dist
         text, empty = reference.encode_prompt(example.caption, torch.device("cpu"), 1, True)
-    torch.testing.assert_close(encoded.mean, posterior.mean * 0.5)
-    torch.testing.assert_close(encoded.std, posterior.std * 0.5)
-    torch.testing.assert_close(encoded.text, text)
-    torch.testing.assert_close(encoded.empty_text[None], empty)
+    [[latent]] = encoded.latents
+    torch.testing.assert_close(latent.mean[None], posterior.mean * 0.5)
+    torch.testing.assert_close(latent.std[None], posterior.std * 0.5)
+    torch.testing.assert_close(encoded.texts[0]["text_encoder"][None], text)
+    torch.testing.assert_close(encoded.empty["text_encoder"][None], empty)
 
 
 def test_a_second_run_needs_neither_vae_nor_text_encoder(
@@ -47,18 +57,19 @@ def test_a_second_run_needs_neither_vae_nor_text_encoder(
     fresh = Backbone(backbone.files, torch.device("cpu"))
     second = ContentCache(tmp_path, fresh, 32).encode([example])
     assert "vae" not in vars(fresh)
-    assert "_text" not in vars(fresh)
-    for name in ("mean", "std", "text", "empty_text"):
-        assert torch.equal(getattr(first, name), getattr(second, name))
+    assert not fresh._text
+    assert_equal(first, second)
 
 
 def test_sizes_and_contents_have_files_of_their_own(
     example: Example, backbone: Backbone, tmp_path: Path
 ) -> None:
-    for pixels in (24, 32):
-        ContentCache(tmp_path, backbone, pixels).encode([example])
+    for side in (24, 32):
+        ContentCache(tmp_path, backbone, side).encode([example])
     found = sorted(path.parent.name for path in (tmp_path / backbone.files.base_id).rglob("*.safetensors"))
-    assert found == ["latents-24", "latents-32", "text", "text"]
+    assert found == ["centre", "centre", "text_encoder", "text_encoder"]
+    folders = sorted(path.name for path in (tmp_path / backbone.files.base_id).iterdir())
+    assert folders == ["latents-24x24", "latents-32x32", "text_encoder"]
 
 
 def test_a_damaged_file_is_computed_again(example: Example, backbone: Backbone, tmp_path: Path) -> None:
@@ -66,8 +77,7 @@ def test_a_damaged_file_is_computed_again(example: Example, backbone: Backbone, 
     first = cache.encode([example])
     for path in (tmp_path / backbone.files.base_id).rglob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:50])
-    assert torch.equal(cache.encode([example]).mean, first.mean)
-    assert torch.equal(cache.encode([example]).text, first.text)
+    assert_equal(cache.encode([example]), first)
 
 
 def test_writers_at_once_leave_whole_files_and_nothing_else(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a file becomes: orientation, transparency, odd modes; and the rules for captions and folders."""
+"""What a file becomes: orientation, transparency, odd modes; which images of a folder are used."""
 
 import os
 from pathlib import Path
@@ -11,14 +11,13 @@ from conf.errors import RequestError
 from conf.schema import Captions, Dataset
 from finetune.images import (
     dataset_id,
-    list_images,
+    leak_note,
     pixel_hash,
-    read_caption,
     read_folder,
     read_image,
     split_examples,
-    square_pixels,
 )
+from tests.finetune.odd_images import png_header
 from tests.finetune.tiny_pipeline import make_images
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -132,20 +131,28 @@ def test_damaged_files_are_a_value_error(tmp_path: Path, content: bytes) -> None
         read_image(path)
 
 
+@pytest.mark.parametrize("size", [(60_000, 60_000), (12_000, 12_000)])
+def test_a_file_that_claims_too_many_pixels_is_refused_before_it_is_decoded(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_header(*size))
+    with pytest.raises(ValueError, match="more than 89 million pixels"):
+        read_image(path)
+
+
+def test_damaged_metadata_around_sound_pixels_is_no_problem(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    Image.new("RGB", (20, 20), RED).save(path, exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0rubbish", quality=100)
+    assert read_image(path).size == (20, 20)
+
+
 def test_a_truncated_file_is_a_value_error(tmp_path: Path) -> None:
     path = tmp_path / "cut.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(ValueError, match="cannot be read"):
         read_image(path)
-
-
-def test_the_centre_square_is_taken() -> None:
-    wide = np.zeros((10, 30, 3), dtype=np.uint8)
-    wide[:, 10:20] = 255
-    pixels = square_pixels(Image.fromarray(wide), 8)
-    assert pixels.shape == (3, 8, 8)
-    assert np.all(pixels == 1.0)
 
 
 def test_content_is_of_pixels_not_of_the_file(tmp_path: Path) -> None:
@@ -158,38 +165,6 @@ def test_content_is_of_pixels_not_of_the_file(tmp_path: Path) -> None:
     assert pixel_hash(tmp_path / "d.png") != pixel_hash(tmp_path / "a.png")
 
 
-def test_captions_lose_only_white_space(tmp_path: Path) -> None:
-    (tmp_path / "cat.txt").write_text("\ufeff a  cat,\n é \n", encoding="utf-8")
-    assert read_caption(tmp_path / "cat.png", FILE) == "a cat, é"
-    instance = Captions(name="instance", source="instance", text="sks cat")
-    assert read_caption(tmp_path / "none.png", instance) == "sks cat"
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [(None, "has no caption"), (b" \n", "is empty"), (b"\xff\xfe", "cannot be read")],
-)
-def test_unusable_captions_are_named(tmp_path: Path, content: bytes | None, complaint: str) -> None:
-    if content is not None:
-        (tmp_path / "cat.txt").write_bytes(content)
-    with pytest.raises(ValueError, match=complaint):
-        read_caption(tmp_path / "cat.png", FILE)
-
-
-def test_listing_is_sorted_and_leaves_out_what_is_no_image(tmp_path: Path) -> None:
-    make_images(tmp_path, 3)
-    (tmp_path / "._image-000.png").write_bytes(b"left by a file manager")
-    (tmp_path / "notes.md").write_text("hello")
-    (tmp_path / "UPPER.PNG").write_bytes((tmp_path / "image-000.png").read_bytes())
-    for name in ("a.heic", "b.HEIC"):
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / "more").mkdir()
-    images, notes = list_images(tmp_path)
-    assert [path.name for path in images] == ["UPPER.PNG", "image-000.png", "image-001.png", "image-002.png"]
-    assert notes[:2] == ["2 .heic files are not read", "1 .md files are not read"]
-    assert notes[2].startswith("1 folders inside of")
-
-
 def test_a_camera_photo_with_a_preview_behind_it_is_its_first_picture(tmp_path: Path) -> None:
     photo, preview = Image.new("RGB", (16, 16), (200, 30, 30)), Image.new("RGB", (8, 8))
     photo.save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=[preview])
@@ -200,12 +175,6 @@ def test_a_camera_photo_with_a_preview_behind_it_is_its_first_picture(tmp_path: 
     assert image.getpixel((8, 8)) == pytest.approx((200, 30, 30), abs=3)
 
 
-def test_a_folder_of_other_files_says_which(tmp_path: Path) -> None:
-    (tmp_path / "photo.heic").write_bytes(b"")
-    with pytest.raises(RequestError, match=r"no images in this folder \(found only \.heic"):
-        list_images(tmp_path)
-
-
 def test_unusable_images_stop_the_run_or_are_left_out_by_name(tmp_path: Path) -> None:
     folder, cache = make_images(tmp_path / "data", 4), tmp_path / "cache"
     (folder / "image-001.png").write_bytes(b"broken")
@@ -213,8 +182,9 @@ def test_unusable_images_stop_the_run_or_are_left_out_by_name(tmp_path: Path) ->
     dataset = Dataset(name="folder", path=str(folder))
     with pytest.raises(
         RequestError, match=r"image-001\.png cannot be read.*\(and 1 more\).*skip_unreadable=true"
-    ):
+    ) as refusal:
         read_folder(dataset, FILE, cache)
+    assert "\n  image-002.png has no caption" in str(refusal.value)
     dataset.skip_unreadable = True
     examples, notes = read_folder(dataset, FILE, cache)
     assert [example.path.name for example in examples] == ["image-000.png", "image-003.png"]
@@ -235,7 +205,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     folder, cache = make_images(tmp_path / "data", 1), tmp_path / "cache"
     dataset = Dataset(name="folder", path=str(folder))
     before, _ = read_folder(dataset, FILE, cache)
-    Image.new("RGB", (9, 9)).save(folder / "image-000.png")
+    Image.new("RGB", (19, 19)).save(folder / "image-000.png")
     os.utime(folder / "image-000.png", ns=(1, 1))
     after, _ = read_folder(dataset, FILE, cache)
     assert before[0].content != after[0].content
@@ -263,3 +233,66 @@ def test_splits_that_ask_for_too_much_say_how_much_there_is(tmp_path: Path) -> N
         split_examples(examples, held_out=5, images=1, seed=0)
     with pytest.raises(RequestError, match="use 3 or fewer, or dataset_size=all"):
         split_examples(examples, held_out=2, images=4, seed=0)
+
+
+def test_a_picture_of_a_few_pixels_is_refused_with_its_size(tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "data", 3)
+    Image.new("RGB", (400, 12), RED).save(folder / "image-001.png")
+    dataset = Dataset(name="folder", path=str(folder))
+    with pytest.raises(RequestError, match=r"image-001\.png is 400 x 12 pixels: each side needs 16 or more"):
+        read_folder(dataset, FILE, tmp_path / "cache")
+    # Its pixels are remembered now, which must not make it pass.
+    with pytest.raises(RequestError, match="400 x 12"):
+        read_folder(dataset, FILE, tmp_path / "cache")
+
+
+def test_sizes_are_known_and_remembered(tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "data", 1)
+    Image.new("RGB", (50, 30), RED).save(folder / "image-000.png")
+    dataset = Dataset(name="folder", path=str(folder))
+    for _ in range(2):
+        [example], _ = read_folder(dataset, FILE, tmp_path / "cache")
+        assert example.look is not None
+        assert (example.look.width, example.look.height) == (50, 30)
+
+
+def test_repeats_change_the_dataset(tmp_path: Path) -> None:
+    ids = []
+    for name in ("1_fox", "3_fox"):
+        make_images(tmp_path / name / name, 2)
+        examples, _ = read_folder(Dataset(name="x", path=str(tmp_path / name)), FILE, tmp_path / "cache")
+        assert [item.repeats for item in examples] == [int(name[0])] * 2
+        ids.append(dataset_id(examples))
+    assert ids[0] != ids[1]
+
+
+def test_long_captions_are_one_note(tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "data", 3)
+    for number, words in ((0, 76), (1, 10_000), (2, 75)):
+        (folder / f"image-00{number}.txt").write_text("word " * words)
+    _, notes = read_folder(Dataset(name="x", path=str(folder)), FILE, tmp_path / "cache")
+    assert len(notes) == 1
+    assert notes[0].startswith("2 captions are longer than the 75 words")
+    assert "of image-001.png, has 10,000" in notes[0]
+
+
+def test_a_copy_on_the_other_side_of_the_split_is_named(tmp_path: Path) -> None:
+    folder, random = make_images(tmp_path / "data", 6), np.random.default_rng(7)
+    shapes = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((96, 96))
+    shapes.save(folder / "photo.png")
+    shapes.resize((70, 70)).save(folder / "smaller.jpg", quality=60)
+    for name in ("photo", "smaller"):
+        (folder / f"{name}.txt").write_text("shapes")
+    examples, _ = read_folder(Dataset(name="x", path=str(folder)), FILE, tmp_path / "cache")
+    notes = []
+    for seed in range(8):
+        split = split_examples(examples, held_out=3, images=None, seed=seed)
+        held_out = {item.path.name for item in split.held_out}
+        across = len(held_out & {"photo.png", "smaller.jpg"}) == 1
+        note = leak_note(split)
+        assert bool(note) == across
+        notes += note
+    assert notes
+    assert all(
+        "photo.png" in note and "smaller.jpg" in note and "--duplicates drop" in note for note in notes
+    )

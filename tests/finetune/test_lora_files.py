@@ -1,11 +1,9 @@
 """Adapters as files: what diffusers makes of them equals the trained model, in both kinds of keys."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusers import DiffusionPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 import pytest
@@ -16,10 +14,7 @@ from torch import Tensor
 from conf.errors import RequestError
 from finetune.architecture import Architecture
 from finetune.lora_files import check_lora, save_lora
-from tests.finetune import tiny_pipeline, tiny_sdxl
-from tests.finetune.tiny_pipeline import make_pipeline
-from tests.finetune.tiny_sd3 import make_sd3
-from tests.finetune.tiny_sdxl import make_sdxl
+from tests.finetune.tiny_bases import MAKERS, draw, load
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 FEED_FORWARD = ["proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"]
@@ -40,22 +35,6 @@ TEXT = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 # Of numpy 2, for lines of diffusers' Euler scheduler.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-MAKERS: dict[str, Callable[[Path], Path]] = {
-    "sd": make_pipeline,
-    "sdxl": make_sdxl,
-    "sd3": make_sd3,
-    "sd35": lambda folder: make_sd3(folder, qk_norm="rms_norm", dual_attention_layers=(0,)),
-    # Of the real block structure, where it decides on names.
-    "sd1 real": lambda folder: make_pipeline(folder, **tiny_pipeline.REAL_STRUCTURE),
-    "sd2 real": lambda folder: make_pipeline(
-        folder,
-        prediction="v_prediction",
-        open_clip=True,
-        use_linear_projection=True,
-        **tiny_pipeline.REAL_STRUCTURE,
-    ),
-    "sdxl real": lambda folder: make_sdxl(folder, **tiny_sdxl.REAL_STRUCTURE),
-}
 PLAIN: dict[str, Any] = {"r": 3, "lora_alpha": 5.0}
 RSLORA: dict[str, Any] = {"r": 4, "lora_alpha": 3.0, "use_rslora": True}
 DORA: dict[str, Any] = {"r": 2, "lora_alpha": 2.0, "use_dora": True}
@@ -83,25 +62,6 @@ def kohya(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
         base: write(folders[base], folder / f"{base}.safetensors", "kohya", **options)
         for base, options in KOHYA.items()
     }
-
-
-def load(folder: Path) -> Any:
-    pipeline = DiffusionPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-@torch.no_grad()
-def draw(pipeline: Any) -> Tensor:
-    """Latents of two steps with guidance, so that both text paths count."""
-    latents: Tensor = pipeline(
-        "a box 1",
-        num_inference_steps=2,
-        guidance_scale=3.0,
-        output_type="latent",
-        generator=torch.Generator().manual_seed(0),
-    ).images
-    return latents
 
 
 @torch.no_grad()
@@ -283,10 +243,10 @@ def test_facts_cannot_displace_what_diffusers_reads(folders: dict[str, Path], tm
             "sd",
             ["unet"],
             False,
-            r"method.format=lycoris: no such format; choose one of diffusers, kohya",
+            r"checkpoints.formats=\[lycoris\]: no such format; choose one of diffusers, kohya",
         ),
-        ("kohya", "sd3", ["transformer"], False, r"take method.format=diffusers"),
-        ("kohya", "sdxl", ["unet"], True, r"DoRA's magnitude .*; take method.format=diffusers"),
+        ("kohya", "sd3", ["transformer"], False, r"take checkpoints.formats=\[diffusers\]"),
+        ("kohya", "sdxl", ["unet"], True, r"DoRA's magnitude .*; take checkpoints.formats=\[diffusers\]"),
         (
             "diffusers",
             "sd3",

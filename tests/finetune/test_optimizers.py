@@ -18,9 +18,8 @@ from conf.compose import load_config, options
 from conf.errors import RequestError
 from conf.schema import Config, Optimizer
 from conf.validate import OPTIMIZER_OPTIONS, validate
-from finetune.extras import check_library
+from finetune.extras import LIBRARIES, check_library
 from finetune.optimizers import (
-    LIBRARIES,
     ParameterGroup,
     effective_learning_rate,
     make_optimizer,
@@ -52,6 +51,8 @@ def optimizer_options(name: str, **changes: float | str) -> Optimizer:
     rate = {} if name == "prodigy" else {"lr": 0.01}
     config = copy.deepcopy(composed(name))
     config.optimizer = replace(config.optimizer, **rate, **changes)
+    if "text_encoder_lr" in changes:
+        config.method.text_encoder = "lora"
     validate(config)
     return config.optimizer
 

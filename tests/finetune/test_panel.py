@@ -13,6 +13,7 @@ from finetune.base_files import find_base
 from finetune.cache import ContentCache
 from finetune.images import Example, read_folder
 from finetune.methods import make_trainable
+from finetune.trained import TrainedModel
 from finetune.validation import Losses, PanelEvaluator, make_panel, measure
 
 
@@ -41,7 +42,9 @@ def losses(
 ) -> Losses:
     panel = make_panel(examples, 4, 1000, "base", 32, "float32")
     encoded = ContentCache(cache, backbone, 32).encode(examples)
-    return PanelEvaluator(panel, encoded, backbone.objective, batch_size, accelerator).losses(unet)
+    model = TrainedModel(backbone.family, unet, {})
+    model.train(unet.training)
+    return PanelEvaluator(panel, encoded, backbone.panel_objective, batch_size, accelerator).losses(model)
 
 
 def test_every_stratum_has_one_timestep_of_every_image(examples: list[Example]) -> None:
@@ -74,7 +77,7 @@ def test_the_name_tells_panels_apart(examples: list[Example]) -> None:
 def test_batch_size_and_company_do_not_matter(
     backbone: Backbone, cache: Path, examples: list[Example], accelerator: Accelerator
 ) -> None:
-    unet = backbone.load_unet()
+    unet = backbone.load_denoiser()
     whole = losses(backbone, cache, examples, accelerator, unet)
     for batch_size in (1, 5, 64):
         other = losses(backbone, cache, examples, accelerator, unet, batch_size)
@@ -89,11 +92,10 @@ def test_batch_size_and_company_do_not_matter(
 def test_a_fresh_adapter_measures_as_the_base(
     backbone: Backbone, cache: Path, examples: list[Example], accelerator: Accelerator, targets: str
 ) -> None:
-    base = losses(backbone, cache, examples, accelerator, backbone.load_unet())
-    unet = backbone.load_unet()
-    make_trainable(
-        unet, Method(name="lora", adapter="lora", rank=2, alpha=2, dropout=0.5, targets=targets), seed=1
-    )
+    base = losses(backbone, cache, examples, accelerator, backbone.load_denoiser())
+    unet = backbone.load_denoiser()
+    method = Method(name="lora", adapter="lora", rank=2, alpha=2, dropout=0.5, targets=targets)
+    make_trainable(unet, "lora", method, backbone.family.targets[targets], seed=1)
     unet.train()
     assert np.abs(losses(backbone, cache, examples, accelerator, unet) - base).max() < 1e-6
     assert unet.training
@@ -105,7 +107,7 @@ def test_measuring_draws_nothing(
     torch.manual_seed(5)
     np.random.seed(5)
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index,union-attr]
-    losses(backbone, cache, examples, accelerator, backbone.load_unet().train())
+    losses(backbone, cache, examples, accelerator, backbone.load_denoiser().train())
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1]  # type: ignore[index,union-attr]
 

@@ -5,8 +5,10 @@ import random
 
 from hypothesis import given
 from hypothesis import strategies as st
+import pytest
 
-from finetune.images import Example, split_examples
+from conf.errors import RequestError
+from finetune.images import Example, split_examples, split_fold
 
 
 def examples(count: int) -> list[Example]:
@@ -49,3 +51,44 @@ def test_another_image_moves_few_others(seed: int) -> None:
 def test_seeds_differ() -> None:
     splits = {tuple(split_examples(examples(40), 8, 8, seed).held_out) for seed in range(20)}
     assert len(splits) == 20
+
+
+@given(total=st.integers(3, 30), folds=st.integers(2, 30), seed=st.integers(0, 99))
+def test_every_image_is_held_out_once_and_all_folds_train_on_as_many(
+    total: int, folds: int, seed: int
+) -> None:
+    folds = min(folds, total)
+    splits = [split_fold(examples(total), fold, folds, None, seed) for fold in range(folds)]
+    held_out = [example for split in splits for example in split.held_out]
+    assert sorted(held_out, key=str) == sorted(examples(total), key=str)
+    assert {len(split.training) for split in splits} == {total - -(-total // folds)}
+    assert not any(set(split.training) & set(split.held_out) for split in splits)
+    fewer = split_fold(examples(total), 0, folds, 1, seed)
+    assert (fewer.held_out, fewer.training) == (splits[0].held_out, splits[0].training[:1])
+
+
+def test_without_a_number_of_folds_one_image_is_left_out() -> None:
+    split = split_fold(examples(5), 4, None, None, 0)
+    assert (len(split.held_out), len(split.training), split.folds) == (1, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("total", "fold", "folds", "images", "words"),
+    [
+        (2, 0, None, None, "folds need 3 images or more, the folder has 2"),
+        (
+            5,
+            5,
+            None,
+            None,
+            "dataset.fold=5, dataset.folds=5: the folder has 5 usable images: 5 folds or fewer",
+        ),
+        (5, 0, 6, None, "dataset.folds=6: the folder has 5 usable images"),
+        (5, 0, 2, 3, "2 folds of 5 usable images leave 2 to train on; use 2 or fewer"),
+    ],
+)
+def test_folds_that_cannot_be_made_are_refused(
+    total: int, fold: int, folds: int | None, images: int | None, words: str
+) -> None:
+    with pytest.raises(RequestError, match=words):
+        split_fold(examples(total), fold, folds, images, 0)

@@ -44,6 +44,7 @@ def test_a_group_can_be_searched() -> None:
     assert [item.name for item in cell.parameters] == ["method", "seed"]
 
 
+FOLDS = ["sweep.folds=true", "stopping=none", "sweep.sampler.name=qmc"]
 WRONG = [
     (["study=a/b"], ["study=a/b", "folder"]),
     (["sweep.factors.sizes=[n4]"], ["sweep.factors.sizes", "dataset_size", "method"]),
@@ -116,6 +117,15 @@ WRONG = [
         ["sweep.pruner.parameters", "patience"],
     ),
     ([f"study={'x' * 300}"], ["study=xxx", "at most"]),
+    (["sweep.folds=true", "stopping=none"], ["sweep.sampler.name=tpe", "qmc or random"]),
+    (["sweep.folds=true"], ["stopping=evidence", "stopping=none with folds"]),
+    ([*FOLDS, "sweep.pruner.name=median"], ["sweep.pruner.name=median", "sweep.folds=true"]),
+    ([*FOLDS, "sweep.factors.dataset=[line_drawings]"], ["sweep.factors.dataset", "one folder"]),
+    ([*FOLDS, "dataset.folds=9999"], ["dataset.folds=9999", "images"]),
+    ([*FOLDS, "dataset.folds=3", "dataset_size=n1024"], ["1024 to train on", "dataset.folds=3"]),
+    (["dataset.fold=1", "stopping=none"], ["dataset.fold=1", "sweep.folds=true"]),
+    (["dataset.folds=3"], ["dataset.folds=3", "sweep.folds=true"]),
+    (["space.parameters=[{name: dataset.fold, choices: [0, 1]}]"], ["dataset.fold", "cannot be searched"]),
     (["space.parameters=[{name: seed, low: 1, high: 2}, {name: seed, low: 1, high: 3}]"], ["seed", "twice"]),
 ]
 
@@ -141,3 +151,15 @@ def test_images_are_counted_as_the_trainer_counts_them(tmp_path: Path) -> None:
         make_request([*dataset, "dataset_size=n8"])
     with pytest.raises(RequestError, match=r"holds 12 images, 13 are needed: at least 1"):
         make_request([*dataset[:2], "dataset.held_out=12"])
+
+
+def test_images_in_folders_are_counted_where_the_trainer_reads_them(tmp_path: Path) -> None:
+    for place in ("10_fox", "other"):
+        (tmp_path / place).mkdir()
+        for index in range(12):
+            (tmp_path / place / f"{index}.png").touch()
+    dataset = ["dataset=folder", f"dataset.path={tmp_path}", "dataset.held_out=8", "dataset_size=n8"]
+    with pytest.raises(RequestError, match="holds 12 images, 16 are needed"):
+        make_request(dataset)
+    (tmp_path / "metadata.jsonl").touch()
+    assert len(make_request(dataset).cells) == 1

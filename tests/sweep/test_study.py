@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from conf.errors import RequestError
 from conf.schema import Pruner, Sampler, SpaceParameter
-from sweep.study import CellStudy, make_pruner, open_journal
+from sweep.study import Asked, CellStudy, make_pruner, open_journal
 
 SPACE = [
     SpaceParameter("optimizer.lr", low=1e-4, high=1e-2, log=True),
@@ -18,7 +19,11 @@ SPACE = [
 
 
 def study(
-    path: Path, sampler: str = "tpe", pruner: Pruner | None = None, first: Mapping[str, Any] | None = None
+    path: Path,
+    sampler: str = "tpe",
+    pruner: Pruner | None = None,
+    first: Mapping[str, Any] | None = None,
+    folds: int = 1,
 ) -> CellStudy:
     return CellStudy(
         storage=open_journal(path / "journal.log"),
@@ -30,6 +35,7 @@ def study(
         trials=9,
         first_step=4,
         max_steps=64,
+        folds=folds,
     )
 
 
@@ -64,6 +70,27 @@ def test_first_values_come_first_and_do_not_count_before_they_run(tmp_path: Path
     assert values[0]["optimizer.lr"] == 5e-3
     assert values[1]["optimizer.lr"] != 5e-3
     assert cell.asked() == 2
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc"])
+def test_the_folds_of_a_parameter_set_share_its_values(tmp_path: Path, sampler: str) -> None:
+    """Also where the study is opened anew for each, and where it was killed between asking and sampling."""
+    answers = []
+    for number in range(9):
+        cell = study(tmp_path, sampler, first={"optimizer.lr": 5e-3}, folds=3)
+        if number == 4:
+            trial = optuna.load_study(
+                study_name="n4-lora", storage=open_journal(tmp_path / "journal.log")
+            ).ask()
+            asked = study(tmp_path, sampler, folds=3).complete(Asked(trial.number, {}))
+        else:
+            asked = cell.ask()
+        assert asked.number == number
+        answers.append(asked.values)
+    sets = [answers[first : first + 3] for first in (0, 3, 6)]
+    assert [values[0] == values[1] == values[2] for values in sets] == [True] * 3
+    assert len({str(values[0]) for values in sets}) == 3
+    assert sets[0][0]["optimizer.lr"] == 5e-3
 
 
 def test_running_trials_are_found_again_with_folder_and_values(tmp_path: Path) -> None:

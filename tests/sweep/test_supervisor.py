@@ -61,6 +61,33 @@ def test_complete_sweep(sweep: Sweep) -> None:
     assert sweep.trainers() == []
 
 
+def test_every_fold_of_a_parameter_set_is_a_run_and_the_sweep_can_be_extended(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(3):
+        (photos / f"{index}.png").touch()
+    few = ["experiment=few_images", f"dataset.path={photos}", "optimizer.warmup_steps=0"]
+    output = sweep.run(*few, "sweep.trials=1")
+    assert "dataset.fold=2" in output
+    sweep.resume("sweep.trials=2")
+    given = [sweep.sessions(folder)[0]["overrides"] for folder in sweep.folders()]
+    assert [[item for item in one if item.startswith("dataset.fold=")] for one in given] == [
+        [f"dataset.fold={number % 3}"] for number in range(6)
+    ]
+    assert all("dataset.folds=3" in one for one in given)
+    facts = [folder.read_facts() for folder in sweep.folders()]
+    assert [item.seed for item in facts] == [0, 0, 0, 1, 1, 1]
+    rates = [item.hyperparameters["lr"] for item in facts]
+    assert rates == [rates[0]] * 3 + [rates[3]] * 3
+    assert rates[0] != rates[3]
+    assert "6 of 6 trials done" in sweep.end_of(sweep.start("status", str(sweep.study)), 0)
+    (photos / "3.png").touch()  # the folder has grown: its folds would be others
+    changed = sweep.end_of(sweep.start("run", *sweep.arguments(*few, "sweep.trials=2")), 2)
+    assert "dataset.folds=4: the study s was started with dataset.folds=3" in changed
+
+
 def test_same_request_again_does_nothing_and_a_larger_total_extends(sweep: Sweep) -> None:
     sweep.run()
     before = {folder.path.name: folder.curve.stat().st_mtime_ns for folder in sweep.folders()}
