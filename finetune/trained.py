@@ -70,7 +70,7 @@ def save_memory(model: TrainedModel, memory: Memory) -> None:
             encoder.activation_checkpointing_enable(  # type: ignore[operator]
                 activation_checkpointing_kwargs={"use_reentrant": False}
             )
-    if memory.frozen_half:
+    if memory.frozen_half and memory.precision in HALF:
         for component in filter(_may_shrink, model.components().values()):
             _shrink_frozen(component, HALF[memory.precision])
     if memory.channels_last:

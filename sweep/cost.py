@@ -84,9 +84,10 @@ def expected_cost(config: Config, earlier: list[EarlierRun]) -> Cost:
     size = _megabytes(config)
     image = config.base_model.seconds_per_image * _area_ratio(config)
     held_out = 1 if config.sweep.folds else config.dataset.held_out
-    panel = held_out + config.evaluation.training_images
+    panel = held_out + config.evaluation.training_images + config.evaluation.class_images
     evaluation = panel * config.evaluation.strata * image * _FORWARD_SHARE
-    step, source = images * image, "the base model's seconds_per_image"
+    halves = 1 if config.method.prior_weight is None else 2  # a class image beside each of the subject
+    step, source = halves * images * image, "the base model's seconds_per_image"
     if speeds:
         step, evaluation = _typical(speeds, evaluation)
         source = f"{len(speeds)} earlier run{'s' if len(speeds) > 1 else ''}"

@@ -1,0 +1,489 @@
+"""What trainers of this field get wrong, one test each.
+
+| trap | | test here, or elsewhere |
+|---|---|---|
+| 1 | min-SNR weights mixed up between the halves of prior preservation | test_min_snr_weights_are_per_sample_over_both_halves |
+| 2 | class images counted as progress | test_steps_and_epochs_count_instance_images |
+| 3 | caption files taken for images, a listing in the filesystem's order | test_images: test_listing_is_sorted_and_leaves_out_what_is_no_image |
+| 4 | transparency dropped, orientation ignored, odd modes misread | test_images: from test_transparent_pixels_are_white_not_what_lies_under_them to test_exif_orientation_is_applied |
+| 5 | the last partial group of an accumulated epoch scaled wrong | test_accumulation_runs_on_over_the_ends_of_epochs |
+| 6 | a resumption that is not exact | test_covering: test_a_row; test_loop: test_six_and_six_steps_equal_twelve_bit_for_bit |
+| 7 | a scheduler stepped once a process | test_two_processes: test_two_processes_train_as_one |
+| 8 | a training loss of one micro-batch, process or half | test_train_loss_is_the_mean_over_micro_batches_and_halves; of processes: test_two_processes |
+| 9 | velocity and zero terminal SNR | test_prediction_type_is_the_bases, test_min_snr_of_velocity_is_over_snr_plus_one |
+| 10 | the half-precision autoencoder of SDXL | test_the_autoencoder_works_in_single_precision |
+| 11 | LoRA files without alpha | test_adapter_files_of_both_formats_draw_what_was_trained |
+| 12 | one cached sample instead of a distribution | test_cached_latents_are_a_distribution_that_every_step_draws_from, test_crops_and_mirror_images_are_cached_apart |
+| 13 | accumulation that leaves out the text encoder | test_accumulation_covers_a_trained_text_encoder |
+| 14 | an option that trains nothing | test_what_would_train_nothing_is_refused |
+| 15 | validation that changes the run | test_evaluation_and_samples_leave_the_run_as_it_is |
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+import signal
+from typing import Any
+
+from accelerate import Accelerator
+from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+import numpy as np
+from PIL import Image, ImageOps
+import pytest
+from safetensors import safe_open
+import torch
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from conf.compose import load_config
+from conf.errors import RequestError
+from finetune import loop
+from finetune.interruption import Interruption
+from finetune.plan import make_plan
+from finetune.setup import Run, set_up
+from finetune.status import RunStatus
+from finetune.step import micro_loss
+from finetune.trained import copy_weights
+from tests.finetune.tiny_pipeline import make_images, make_pipeline, read_curve
+from tests.finetune.tiny_sdxl import make_sdxl
+
+Train = Callable[..., int]
+SetUp = Callable[..., Run]
+CPU = torch.device("cpu")
+CLASS_IMAGES = ["captions.class_word=box", "evaluation.enabled=false"]
+
+
+@pytest.fixture(scope="module")
+def class_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_images(tmp_path_factory.mktemp("classes") / "boxes", 5)
+
+
+@pytest.fixture(scope="module")
+def velocity(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base that predicts velocity, from pure noise at the last timestep."""
+    return make_pipeline(tmp_path_factory.mktemp("velocity") / "sd", prediction="v_prediction")
+
+
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_sdxl(tmp_path_factory.mktemp("sdxl") / "sdxl")
+
+
+@pytest.fixture
+def made(base_overrides: list[str], tmp_path: Path) -> Iterator[SetUp]:
+    """Call with overrides: a run that is set up and has not begun."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def make(*overrides: str) -> Run:
+        chosen = [*base_overrides, f"run_dir={tmp_path / 'run'}", "budget.max_steps=4", *overrides]
+        return set_up(make_plan(load_config(chosen), chosen), RunStatus(), Interruption())
+
+    yield make
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """The runs that a test trains, in order."""
+    seen: list[Run] = []
+    original = loop.set_up
+
+    def watching(*arguments: Any) -> Run:
+        seen.append(original(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(loop, "set_up", watching)
+    return seen
+
+
+@pytest.fixture
+def gradients(monkeypatch: pytest.MonkeyPatch, runs: list[Run]) -> list[dict[str, Tensor]]:
+    """The gradients of every update of a test by the parameters' names, before they are clipped."""
+    seen: list[dict[str, Tensor]] = []
+    clip = Accelerator.clip_grad_norm_
+
+    def recording(self: Accelerator, *arguments: Any) -> Any:
+        named = runs[-1].trained.named_parameters()
+        seen.append({name: value.grad.clone() for name, value in named if value.grad is not None})
+        return clip(self, *arguments)
+
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", recording)
+    return seen
+
+
+def signal_share(base: Path) -> Tensor:
+    """Alpha-bar of the tiny pipelines, from the published formulas; rescaled to end in pure noise for velocity."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    root = (1 - betas).cumprod(0).sqrt()
+    if UNet2DConditionModel.load_config(base / "unet") and is_velocity(base):
+        root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    return root**2
+
+
+def is_velocity(base: Path) -> bool:
+    return "v_prediction" in (base / "scheduler" / "scheduler_config.json").read_text()
+
+
+def expected_errors(base: Path, run: Run, step: int, first: int) -> tuple[list[float], list[float]]:
+    """Squared errors of the untrained base on a micro-batch, example by example, and the examples' SNR.
+
+    Computed by diffusers' and transformers' classes and the formulas alone; instance images, then class images.
+    """
+    unet = UNet2DConditionModel.from_pretrained(base / "unet").eval()
+    share, errors, ratios = signal_share(base), [], []
+    batches = [run.training.batch(step, first, CPU)]
+    batches += [source.batch(step, first, CPU) for source in run.prior.values()]
+    for batch in batches:
+        for index in range(len(batch.latents)):
+            alpha_bar = float(share[int(batch.timesteps[index])])
+            alpha, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+            latent, noise = batch.latents[index : index + 1], batch.noise[index : index + 1]
+            text = batch.given["text_encoder"][index : index + 1]
+            with torch.no_grad():
+                predicted = unet(alpha * latent + sigma * noise, batch.timesteps[index], text).sample
+            target = alpha * noise - sigma * latent if is_velocity(base) else noise
+            errors.append(float((predicted - target).square().mean()))
+            ratios.append(alpha_bar / (1 - alpha_bar) if alpha_bar < 1 else float("inf"))
+    return errors, ratios
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_min_snr_weights_are_per_sample_over_both_halves(
+    made: SetUp, pipeline: Path, class_images: Path, batch: int
+) -> None:
+    """Trap 1."""
+    prior = [f"method.prior_folder={class_images}", "method.prior_images=5", "method.prior_weight=0.7"]
+    loss = ["loss.snr_gamma=0.5", f"optimizer.batch_size={batch}"]
+    run = made("method=dreambooth", *CLASS_IMAGES, *prior, *loss)
+    for step in range(3):
+        errors, ratios = expected_errors(pipeline, run, step, 0)
+        assert len(errors) == 2 * batch
+        weighted = [error * min(ratio, 0.5) / ratio for error, ratio in zip(errors, ratios, strict=True)]
+        halves = np.mean(weighted[:batch]), np.mean(weighted[batch:])
+        assert float(micro_loss(run, step, 0)[0]) == pytest.approx(halves[0] + 0.7 * halves[1], rel=1e-4)
+
+
+def test_steps_and_epochs_count_instance_images(
+    run_train: Train, tmp_path: Path, class_images: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trap 2."""
+    sizes: list[int] = []
+    forward = UNet2DConditionModel.forward
+
+    def counting(self: Any, sample: Tensor, *arguments: Any, **options: Any) -> Any:
+        sizes.append(len(sample))
+        return forward(self, sample, *arguments, **options)
+
+    monkeypatch.setattr(UNet2DConditionModel, "forward", counting)
+    prior = [f"method.prior_folder={class_images}", "method.prior_images=3"]
+    assert run_train(tmp_path / "run", "method=dreambooth", *CLASS_IMAGES, *prior, "budget.max_steps=6") == 0
+    assert sizes == [2 + 2] * 6  # a step costs as many class images
+    seen = [(point["step"], point["images_seen"]) for point in read_curve(tmp_path / "run")]
+    assert seen[-1] == (6, 12)
+    training, prior_source = runs[0].training.draws, next(iter(runs[0].prior.values())).draws
+    shown = [training.at(step, position).image for step in range(6) for position in range(2)]
+    assert Counter(shown) == {image: 3 for image in range(4)}  # 12 images are 3 epochs of 4
+    classes = [prior_source.at(step, position).image for step in range(6) for position in range(2)]
+    assert Counter(classes) == {image: 4 for image in range(3)}
+
+
+def test_accumulation_runs_on_over_the_ends_of_epochs(
+    run_train: Train, tmp_path: Path, gradients: list[dict[str, Tensor]], runs: list[Run]
+) -> None:
+    """Trap 5: 5 images, of which an update takes 4: no group is cut short by the end of an epoch."""
+    common = [
+        "method=text_to_image",
+        "dataset_size.images=5",
+        "budget.max_steps=5",
+        "evaluation.enabled=false",
+    ]
+    common += [
+        "optimizer.lr=1e-9",
+        "optimizer.epsilon=1",
+    ]  # so that all five updates are taken at the same weights
+    for batch, accumulation in ((4, 1), (2, 2), (1, 4)):
+        options = [f"optimizer.batch_size={batch}", f"optimizer.accumulation={accumulation}"]
+        run_train(tmp_path / str(batch), *common, *options)
+        points = read_curve(tmp_path / str(batch))
+        assert (points[-1]["step"], points[-1]["images_seen"]) == (5, 20)
+        draws = runs[-1].training.draws
+        shown = [draws.at(step, position).image for step in range(5) for position in range(4)]
+        assert [sorted(shown[start : start + 5]) for start in range(0, 20, 5)] == [list(range(5))] * 4
+    assert len(gradients) == 15
+    for step in range(5):
+        for other in (gradients[5 + step], gradients[10 + step]):
+            torch.testing.assert_close(other, gradients[step], rtol=1e-3, atol=1e-5)
+
+
+def test_train_loss_is_the_mean_over_micro_batches_and_halves(
+    run_train: Train, made: SetUp, pipeline: Path, class_images: Path, tmp_path: Path
+) -> None:
+    """Trap 8: the plain mean of all squared errors, whatever training makes of them, so that methods compare."""
+    prior = [f"method.prior_folder={class_images}", "method.prior_images=5", "method.prior_weight=0.3"]
+    common = [*CLASS_IMAGES, *prior, "optimizer.accumulation=3", "loss.snr_gamma=1", "budget.max_steps=1"]
+    logged = []
+    for method in ("dreambooth", "dreambooth_lora"):
+        run_train(tmp_path / method, f"method={method}", *common)
+        logged.append(read_curve(tmp_path / method)[-1]["train_loss"])
+    run = made("method=dreambooth", *common)
+    errors = [error for micro in range(3) for error in expected_errors(pipeline, run, 0, 2 * micro)[0]]
+    assert len(errors) == 3 * (2 + 2)
+    assert logged == pytest.approx([np.mean(errors)] * 2, rel=1e-4)
+    plain = [
+        "captions=instance",
+        "captions.class_word=box",
+        "evaluation.enabled=false",
+        "optimizer.accumulation=3",
+    ]
+    alone = []
+    for method in ("text_to_image", "lora"):
+        run_train(tmp_path / method, f"method={method}", *plain, "budget.max_steps=1")
+        alone.append(read_curve(tmp_path / method)[-1]["train_loss"])
+    instances = [error for start in range(0, 12, 4) for error in errors[start : start + 2]]
+    assert alone == pytest.approx([np.mean(instances)] * 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("base", ["pipeline", "velocity"])
+def test_prediction_type_is_the_bases(made: SetUp, base: str, request: pytest.FixtureRequest) -> None:
+    """Trap 9: what is trained is what the scheduler's file says, at every timestep, pure noise included."""
+    folder: Path = request.getfixturevalue(base)
+    run = made(f"base_model.path={folder}", "optimizer.batch_size=4")
+    assert float(signal_share(folder)[-1]) == (0.0 if base == "velocity" else pytest.approx(0.0047, rel=0.02))
+    for step in range(2):
+        errors, _ = expected_errors(folder, run, step, 0)
+        assert float(micro_loss(run, step, 0)[0]) == pytest.approx(np.mean(errors), rel=1e-4)
+
+
+@pytest.mark.parametrize("base", ["pipeline", "velocity"])
+def test_min_snr_of_velocity_is_over_snr_plus_one(
+    made: SetUp, base: str, request: pytest.FixtureRequest
+) -> None:
+    """Trap 9: Hang et al. 2023, section 3.4; finite where there is no signal."""
+    folder: Path = request.getfixturevalue(base)
+    run = made(f"base_model.path={folder}", "loss.snr_gamma=5")
+    share = signal_share(folder)
+    weights = run.backbone.objective.weights(torch.arange(1000))
+    snr = share / (1 - share)
+    expected = snr.clamp_max(5) / (snr + 1 if base == "velocity" else snr)
+    assert torch.isfinite(weights).all()
+    torch.testing.assert_close(weights, expected.float(), rtol=1e-4, atol=1e-6)
+    assert float(weights[-1]) == (0.0 if base == "velocity" else pytest.approx(1.0))
+
+
+def test_zero_terminal_snr_needs_velocity(made: SetUp) -> None:
+    """Trap 9."""
+    with pytest.raises(
+        RequestError, match=r"loss\.zero_terminal_snr=true: needs a base model of v prediction"
+    ):
+        made("loss.zero_terminal_snr=true")
+
+
+@pytest.mark.parametrize("memory", ["minimal", "low", "fast"])
+def test_the_autoencoder_works_in_single_precision(
+    made: SetUp, sdxl: Path, tmp_path: Path, memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trap 10: whatever memory.precision is, encoding and decoding SDXL is bit for bit that of single precision."""
+    results: list[Tensor] = []
+    decode = AutoencoderKL.decode
+
+    def decoding(self: AutoencoderKL, *arguments: Any, **options: Any) -> Any:
+        results.append(decode(self, *arguments, **options)[0])
+        return (results[-1],)
+
+    monkeypatch.setattr(AutoencoderKL, "decode", decoding)
+    run = made(
+        *(f"base_model.path={sdxl}", f"memory={memory}", "memory.compile=false", f"cache_dir={tmp_path}"),
+        *("samples.count=1", "samples.inference_steps=1", "evaluation.enabled=false"),
+    )
+    assert run.config.memory.precision == "bf16"
+    vae = AutoencoderKL.from_pretrained(sdxl / "vae")
+    example = run.plan.split.training[0]
+    with torch.no_grad():
+        posterior = vae.encode(centre(example.path)).latent_dist
+    latent = run.training.encoded.latents[0][0]
+    assert torch.equal(latent.mean, posterior.mean[0] * 0.13025)
+    assert torch.equal(latent.std, posterior.std[0] * 0.13025)
+    assert run.sampler is not None
+    run.sampler.draw(run.trained)
+    assert {value.dtype for value in [*results, *run.backbone.vae.parameters()]} == {torch.float32}
+
+
+def centre(path: Path, mirrored: bool = False) -> Tensor:
+    """(1, 3, 32, 32) in [-1, 1]: a square image, resized."""
+    with Image.open(path) as file:
+        image = file.convert("RGB").resize((32, 32), Image.Resampling.LANCZOS)
+    array = np.asarray(ImageOps.mirror(image) if mirrored else image, dtype=np.float32)
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))[None] / 127.5 - 1
+
+
+@pytest.mark.parametrize(("base", "scale"), [("pipeline", "rslora=false"), ("sdxl", "rslora=true")])
+def test_adapter_files_of_both_formats_draw_what_was_trained(
+    run_train: Train, tmp_path: Path, runs: list[Run], base: str, scale: str, request: pytest.FixtureRequest
+) -> None:
+    """Trap 11: with alpha unlike rank, and text encoders."""
+    folder: Path = request.getfixturevalue(base)
+    adapter = ["method.rank=4", "method.alpha=10", f"method.{scale}", "method.text_encoder=lora"]
+    rest = ["budget.max_steps=3", "optimizer.lr=0.02", "checkpoints.final=last"]
+    formats = "checkpoints.formats=[diffusers,kohya]"
+    assert run_train(tmp_path / "run", f"base_model.path={folder}", *adapter, *rest, formats) == 0
+    kind = StableDiffusionPipeline if base == "pipeline" else StableDiffusionXLPipeline
+    expected = draw(kind.from_pretrained(folder, **runs[0].trained.components()))
+    assert (draw(kind.from_pretrained(folder)) - expected).abs().max() > 0.1
+    for form in ("diffusers", "kohya"):
+        file = runs[0].folder.adapter("last", form)
+        again = kind.from_pretrained(folder)
+        again.load_lora_weights(file.parent, weight_name=file.name)
+        torch.testing.assert_close(draw(again), expected, rtol=1e-4, atol=1e-4)
+        with safe_open(file, framework="pt") as opened:
+            metadata, names = opened.metadata(), set(opened.keys())
+        assert (metadata["steps"], metadata["rank"], metadata["alpha"]) == ("3", "4", "10.0")
+        assert metadata["base_id"] == runs[0].plan.base.base_id
+        assert form == "diffusers" or any(name.endswith(".alpha") for name in names)
+
+
+def draw(pipeline: Any) -> Tensor:
+    """Latents that a pipeline draws."""
+    pipeline.set_progress_bar_config(disable=True)
+    latents: Tensor = pipeline(
+        "box 1",
+        num_inference_steps=2,
+        guidance_scale=3.0,
+        output_type="latent",
+        generator=torch.Generator().manual_seed(0),
+    ).images
+    return latents
+
+
+def test_cached_latents_are_a_distribution_that_every_step_draws_from(made: SetUp, pipeline: Path) -> None:
+    """Trap 12."""
+    made("dataset_size=n2")
+    run = made("dataset_size=n2")  # from the cache
+    assert "vae" not in vars(run.backbone)
+    vae = AutoencoderKL.from_pretrained(pipeline / "vae")
+    steps = 400
+    drawn: dict[int, list[Tensor]] = {0: [], 1: []}
+    for step in range(steps):
+        batch = run.training.batch(step, 0, CPU)
+        for position in range(2):
+            drawn[run.training.draws.at(step, position).image].append(batch.latents[position])
+    for image, example in enumerate(run.plan.split.training):
+        with torch.no_grad():
+            posterior = vae.encode(centre(example.path)).latent_dist
+        latents, mean, std = torch.stack(drawn[image]), posterior.mean[0] * 0.5, posterior.std[0] * 0.5
+        assert len(latents) == steps
+        assert len(torch.unique(latents, dim=0)) == steps
+        scores = (latents.mean(dim=0) - mean) / std * steps**0.5
+        assert float(scores.abs().mean()) == pytest.approx((2 / np.pi) ** 0.5, rel=0.1)
+        assert float((latents.std(dim=0) / std).mean()) == pytest.approx(1, rel=0.02)
+
+
+def test_crops_and_mirror_images_are_cached_apart(made: SetUp, pipeline: Path, tmp_path: Path) -> None:
+    """Trap 12: a latent cannot be mirrored or cropped afterwards."""
+    wide = make_images(tmp_path / "wide", 10)
+    for path in wide.glob("*.png"):
+        with Image.open(path) as image:
+            image.resize((96, 40)).save(path)
+    augmented = ["augmentation.flip=true", "augmentation.crops=3", f"dataset.path={wide}", "dataset_size=n2"]
+    run = made(*augmented, f"cache_dir={tmp_path / 'cache'}")
+    assert [len(variants) for variants in run.training.encoded.latents] == [6, 6]
+    means = torch.stack([latent.mean for latent in run.training.encoded.latents[0]])
+    assert len(torch.unique(means, dim=0)) == 6
+    files = list((tmp_path / "cache" / run.plan.base.base_id).glob("latents-32x32/*/*.safetensors"))
+    assert len(files) == 2 * 6 + 8  # those of the held-out images are of the centre alone
+    draws = run.training.draws
+    chosen = Counter((draws.at(step, 0).image, draws.at(step, 0).variant) for step in range(240))
+    assert len(chosen) == 12
+    assert min(chosen.values()) > 5
+    flipped = made("augmentation.flip=true", "dataset_size=n2")
+    vae = AutoencoderKL.from_pretrained(pipeline / "vae")
+    for plain, mirrored in flipped.training.encoded.latents[:1]:
+        example = flipped.plan.split.training[0]
+        with torch.no_grad():
+            for latent, turned in ((plain, False), (mirrored, True)):
+                expected = vae.encode(centre(example.path, turned)).latent_dist.mean[0] * 0.5
+                torch.testing.assert_close(latent.mean, expected)
+
+
+def test_accumulation_covers_a_trained_text_encoder(
+    run_train: Train, tmp_path: Path, gradients: list[dict[str, Tensor]], pipeline: Path
+) -> None:
+    """Trap 13: four captions in one batch, in two and in four, give the text encoder the same gradient."""
+    common = [
+        "method=text_to_image",
+        "method.text_encoder=full",
+        "budget.max_steps=1",
+        "evaluation.enabled=false",
+    ]
+    for batch, accumulation in ((4, 1), (2, 2), (1, 4), (2, 1)):
+        options = [f"optimizer.batch_size={batch}", f"optimizer.accumulation={accumulation}"]
+        run_train(tmp_path / f"{batch}-{accumulation}", *common, *options)
+    whole, *parts, half = gradients
+    encoder = CLIPTextModel.from_pretrained(pipeline / "text_encoder")
+    text = {name for name in whole if name.startswith("text_encoders.text_encoder.")}
+    assert text == {f"text_encoders.text_encoder.{name}" for name, _ in encoder.named_parameters()}
+    assert any(float(whole[name].abs().max()) > 1e-6 for name in text)
+    for part in parts:
+        torch.testing.assert_close(part, whole, rtol=1e-3, atol=1e-6)
+    tokens = "text_encoders.text_encoder.embeddings.token_embedding.weight"
+    read = CLIPTokenizer.from_pretrained(pipeline / "tokenizer")
+    assert read is not None
+    assert not torch.allclose(half[tokens], whole[tokens], rtol=1e-2, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "loss.snr_gamma=0",
+        "method.alpha=0",
+        "method.rank=0",
+        "method.dropout=1",
+        "method.prior_weight=0",
+        "optimizer.lr=0",
+        "optimizer.max_grad_norm=0",
+        "optimizer.text_encoder_lr=0",
+        "optimizer.ema_decay=1",
+        "optimizer.batch_size=0",
+        "optimizer.accumulation=0",
+        "optimizer.warmup_steps=400",
+        "captions.dropout=1",
+        "budget.max_steps=0",
+    ],
+)
+def test_what_would_train_nothing_is_refused(override: str) -> None:
+    """Trap 14: by its key and value, and with what to write instead."""
+    key, value = override.split("=")
+    with pytest.raises(RequestError, match=rf"{key}={value}(\.0)?: \S.+"):
+        load_config(["method.text_encoder=lora", override])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["method=lora", "method.dropout=0.3", "captions.dropout=0.3", "method.text_encoder=lora"],
+        ["method=text_to_image", "method.text_encoder=full", "memory=low"],
+        ["method=dreambooth", *CLASS_IMAGES[:1], "method.prior_images=3", "evaluation.class_images=2"],
+        ["method=dreambooth_lora", *CLASS_IMAGES[:1], "method.prior_images=3", "optimizer.ema_decay=0.9"],
+        ["method=text_to_image", "optimizer=schedulefree", "optimizer.lr=0.01", "augmentation.flip=true"],
+    ],
+    ids=lambda options: options[0],
+)
+def test_evaluation_and_samples_leave_the_run_as_it_is(
+    run_train: Train, tmp_path: Path, runs: list[Run], options: list[str]
+) -> None:
+    """Trap 15: bit for bit, in the weights, their average and the training loss."""
+    common = [*options, "budget.max_steps=5", "checkpoints.final=last"]
+    drawn = ["samples.count=2", "samples.inference_steps=2", "samples.first_step=1"]
+    often = ["evaluation.first_step=1", "evaluation.ratio=1.5"]
+    plain = ["evaluation.enabled=false", *often]
+    if "evaluation.class_images=2" in options:  # the two that are measured are not trained on
+        plain = [*often, "evaluation.strata=1", "evaluation.training_images=0"]
+    run_train(tmp_path / "watched", *common, *often, *drawn)
+    run_train(tmp_path / "plain", *common, *plain)
+    watched, alone = (copy_weights(run.trained) for run in runs)
+    assert [name for name in alone if not torch.equal(alone[name], watched[name])] == []
+    averages = [run.averaging.state_dict() for run in runs]
+    assert [name for name in averages[0] if not torch.equal(averages[0][name], averages[1][name])] == []
+    losses = [[point["train_loss"] for point in read_curve(tmp_path / name)] for name in ("watched", "plain")]
+    assert losses[0] == losses[1]
+    assert len(list((tmp_path / "watched" / "samples").glob("*.png"))) == 2 * 5
