@@ -145,7 +145,9 @@ class Memory:
     name: str = MISSING
     precision: str = "no"  # mixed precision: no, bf16, fp16
     gradient_checkpointing: bool = False  # compute activations again in the backward pass
-    frozen_half: bool = False  # keep frozen matrices in the half precision that they are used in; no effect without one
+    frozen_half: bool = (
+        False  # keep frozen matrices in the half precision that they are used in; no effect without one
+    )
     encode_on_cpu: bool = False  # autoencoder and text encoders never come to the GPU before training
     offload_optimizer: bool = False  # optimizer states live on the CPU, which also computes the updates
     channels_last: bool = False

@@ -206,11 +206,14 @@ def _recover_checkpoint(folder: RunFolder) -> None:
 def _refuse_to_shorten(folder: RunFolder, plan: Plan) -> None:
     """A finished run goes on where it is given more steps on a learning-rate schedule that it has followed so far."""
     outcome, done = folder.outcome(), folder.points()[-1].step
-    facts = folder.read_facts()
-    if outcome not in LENGTHENED_OUTCOMES or plan.horizon <= done:
+    facts, rule = folder.read_facts(), plan.config.stopping.name
+    asked_for_more = plan.horizon > max(done, _max_steps(folder)) or (
+        plan.horizon > done and rule != facts.stopping
+    )
+    if outcome not in LENGTHENED_OUTCOMES or not asked_for_more:
         raise RequestError(
-            f"run_dir={folder.path}: holds a finished run ({outcome} at step {done}); choose another folder, or set "
-            f"budget.max_steps above {done} to go on with a run that was complete or stopped"
+            f"run_dir={folder.path}: holds a finished run ({outcome} at step {done}); choose another folder, or go on "
+            f"with a larger budget.max_steps, or another stopping where a rule has ended it"
         )
     if plan.config.optimizer.schedule != "constant" and facts.horizon != plan.schedule_horizon:
         raise RequestError(
@@ -218,6 +221,12 @@ def _refuse_to_shorten(folder: RunFolder, plan: Plan) -> None:
             f"optimizer.schedule={plan.config.optimizer.schedule} over {facts.horizon} steps, more steps need another "
             f"schedule from the start; choose another folder"
         )
+
+
+def _max_steps(folder: RunFolder) -> int:
+    """Of the finished run."""
+    status = folder.read_status()
+    return status.max_steps or 0 if status is not None else 0
 
 
 def _refuse_other_configuration(

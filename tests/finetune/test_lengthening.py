@@ -43,6 +43,8 @@ def test_a_stopped_run_goes_on_without_its_rule(run_train: Train, tmp_path: Path
     folder = RunFolder(tmp_path / "run")
     assert folder.outcome() == "stopped"
     done = folder.points()[-1].step
+    with pytest.raises(RequestError, match=r"finished run \(stopped at step"):
+        run_train(tmp_path / "run", *common, *rule)
     assert run_train(tmp_path / "run", *common) == 0
     assert (folder.outcome(), folder.points()[-1].step) == ("complete", 40)
     assert [point.step for point in folder.points()].count(done) == 1
@@ -51,7 +53,7 @@ def test_a_stopped_run_goes_on_without_its_rule(run_train: Train, tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (["budget.max_steps=4"], r"finished run \(complete at step 4\).*budget\.max_steps above 4"),
+        (["budget.max_steps=4"], r"finished run \(complete at step 4\).*larger budget\.max_steps"),
         (["budget.max_steps=8", "optimizer.lr=0.02"], r"holds a finished run with optimizer\.lr="),
     ],
 )
