@@ -129,8 +129,9 @@ def _class_images(
 ) -> tuple[list[Example], list[Example]]:
     """Class images that are measured, and others that are trained on."""
     config = plan.config
-    measured = config.evaluation.class_images if config.evaluation.enabled else 0
     trained = config.method.prior_images if config.method.prior_weight is not None else 0
+    # Where nothing is evaluated they are kept out of training nevertheless, as held-out images are.
+    measured = config.evaluation.class_images if trained or config.evaluation.enabled else 0
     if not measured + trained:
         return [], []
     prompt = class_prompt(config)

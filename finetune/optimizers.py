@@ -92,6 +92,9 @@ def _adamw8bit(groups: Groups, options: Optimizer, device: torch.device) -> torc
     """
     from bitsandbytes.optim import AdamW8bit
 
+    # Its first update would do this, so that a resumed run went on in another layout, and with other roundings.
+    for parameter in (parameter for group in groups for parameter in group["params"]):
+        parameter.data = parameter.data.contiguous()
     optimizer: torch.optim.Optimizer = AdamW8bit(groups, **_adam_arguments(options))
     return optimizer
 

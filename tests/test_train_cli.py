@@ -1,4 +1,4 @@
-"""train.py as a user and a supervisor meet it: exit statuses, complaints, signals, two processes."""
+"""train.py as a user and a supervisor meet it: exit statuses, complaints, signals."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -249,33 +249,3 @@ def test_a_trainer_does_not_outlive_its_supervisor(folder: Path) -> None:
         assert time.monotonic() - began < 5
     assert process.returncode in (1, -signal.SIGALRM), said
     assert run.outcome() in ("preempted", None)  # None where the checkpoint took longer than the patience
-
-
-def test_two_processes_measure_and_train_like_one(folder: Path) -> None:
-    overrides = ["budget.max_steps=4", "method=text_to_image", "evaluation.first_step=2"]
-    flags = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
-    launched = subprocess.run(
-        [
-            *(sys.executable, "-m", "accelerate.commands.launch", *flags.split()),
-            *("--main_process_port", "0", TRAIN[1]),
-            *common(folder, "two", *overrides, "optimizer.batch_size=1"),
-        ],
-        cwd=ROOT,
-        # Not --cpu: with it accelerate starts one process, whatever --num_processes says.
-        env={**ENVIRONMENT, "ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert launched.returncode == 0, launched.stderr
-    facts = RunFolder(folder / "two").read_facts()
-    assert (facts.hyperparameters["batch"], facts.extra["processes"]) == (2, 2)
-    assert run_several([common(folder, "one", *overrides, "optimizer.batch_size=2")])[0][0][0] == 0
-    one, two = read_curve(folder / "one"), read_curve(folder / "two")
-    assert [point["step"] for point in two] == [0, 2, 3, 4]
-    first = [point["val_loss"] for point in (one[0], two[0])]
-    assert first[0] == pytest.approx(first[1], abs=1e-6)
-    assert one[0]["panel"] == two[0]["panel"]
-    for name in ("val_loss", "train_loss", "images_seen", "lr_sum"):
-        assert [p[name] for p in two[1:]] == pytest.approx([p[name] for p in one[1:]], rel=1e-4)
-    assert RunFolder(folder / "two").outcome() == "complete"

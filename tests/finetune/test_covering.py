@@ -38,7 +38,7 @@ FACTORS = {
     "optimizer": ("adamw", "adamw8bit", "adafactor", "prodigy", "schedulefree"),
     "text": ("frozen", "trained"),
 }
-REFUSED = {("memory=minimal", "optimizer=schedulefree"): r"memory\.offload_optimizer=True: .*schedulefree"}
+REFUSED = {("memory=minimal", "optimizer=schedulefree"): r"memory\.offload_optimizer=true: .*schedulefree"}
 PIPELINES = {
     "sd": StableDiffusionPipeline,
     "sdxl": StableDiffusionXLPipeline,
@@ -55,7 +55,7 @@ UNREAD = {
     "sdxl": ("text_encoders.text_encoder.encoder.layers.1.", "text_encoders.text_encoder.final_layer_norm.")
 }
 IDLE = "denoiser.transformer_blocks.1.attn.add_q_proj."
-RATES = {"prodigy": 300.0}  # of its first estimate, 1e-6
+RATES = {"prodigy": 100.0}  # of its first estimate, 1e-6
 # Tracing one graph takes a CPU five seconds: the rows train in one, and measure nothing, which would take another.
 COMPILED = ["memory.compile_backend=counting", "evaluation.enabled=false"]
 STEPS, PAUSE = 4, 2
@@ -66,13 +66,17 @@ Row = tuple[str, ...]
 Pair = frozenset[tuple[str, str]]
 
 
+def levels(row: Row) -> list[tuple[str, str]]:
+    """The levels of a row with their factors."""
+    return list(zip(FACTORS, row, strict=True))
+
+
 def pairs(row: Row) -> set[Pair]:
-    """The pairs of (factor, level) in a row."""
-    return {frozenset(pair) for pair in combinations(zip(FACTORS, row, strict=True), 2)}
+    return {frozenset(pair) for pair in combinations(levels(row), 2)}
 
 
 def refused(row: Row) -> bool:
-    named = {f"{factor}={level}" for factor, level in zip(FACTORS, row, strict=True)}
+    named = {f"{factor}={level}" for factor, level in levels(row)}
     return any(named.issuperset(pair) for pair in REFUSED)
 
 
@@ -85,13 +89,12 @@ def covering_rows() -> list[Row]:
     missing = set().union(*held.values())
     rows: list[Row] = []
     while missing:
-        used = Counter(level for row in rows for level in zip(FACTORS, row, strict=True))
-
-        def worth(row: Row, used: Counter[tuple[str, str]] = used) -> tuple[int, int]:
-            return len(held[row] & missing), -sum(used[level] for level in zip(FACTORS, row, strict=True))
-
-        rows.append(max(ALLOWED, key=worth))
-        missing -= held[rows[-1]]
+        used = Counter(level for row in rows for level in levels(row))
+        best = max(
+            ALLOWED, key=lambda row: (len(held[row] & missing), -sum(used[level] for level in levels(row)))
+        )
+        rows.append(best)
+        missing -= held[best]
     return rows
 
 
@@ -328,7 +331,7 @@ def check_what_moved(case: Case, base: Path, watched: Watched) -> None:
     frozen = {name: value for name, value in end.items() if name not in expected and "lora_" not in name}
     plain = {name.replace(".base_layer", ""): value for name, value in frozen.items()}
     assert (plain.keys() | (set() if case.adapted else expected)) == files.keys()
-    shrunk = case.adapted and case.memory in ("minimal", "low") and case.precision == "bf16"
+    shrunk = case.adapted and case.memory != "normal" and case.precision == "bf16"
     for name, value in plain.items():
         rounded = files[name].to(torch.bfloat16) if shrunk and value.dtype == torch.bfloat16 else files[name]
         assert torch.equal(value, rounded), name
@@ -342,5 +345,6 @@ def check_what_is_left(case: Case, base: Path, run: Run) -> None:
     untrained = predict(networks_of(case, PIPELINES[case.family].from_pretrained(base)), run)
     again = predict(reload(case, base, run.folder), run)
     largest = float(trained.abs().max())
+    print("DIFF", case, float((again - trained).abs().max())/largest, float((untrained - trained).abs().max())/largest)
     assert float((again - trained).abs().max()) < TOLERANCE[case.precision] * largest
     assert float((untrained - trained).abs().max()) > 5 * TOLERANCE[case.precision] * largest

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
+from PIL import Image
 import pytest
 import torch
 
@@ -117,8 +118,6 @@ def test_two_processes_accumulate_as_one_does(base_overrides: list[str], tmp_pat
     """An adapter with dropout, images of two shapes, drawn class images: two processes are two micro-steps of one."""
     photos = make_images(tmp_path / "photos", 12)
     wide = make_images(tmp_path / "wide", 13, pixels=64)
-    from PIL import Image
-
     for index, path in enumerate(sorted(wide.glob("*.png"))):
         with Image.open(path) as image:
             image.crop((0, 16, 64, 56)).save(photos / f"wide-{index}.png")
