@@ -368,7 +368,7 @@ def test_an_image_whose_name_is_not_utf8_trains(run_train: Train, tmp_path: Path
     folder = RunFolder(tmp_path / "run")
     assert run_train(folder.path, "budget.max_steps=4", f"dataset.path={photos}") == 0
     (photos / (os.fsdecode(b"caf\xe9") + ".txt")).write_text("")
-    with pytest.raises(RequestError, match="caption .* that is empty"):
+    with pytest.raises(RequestError, match=r"caption .* that is empty"):
         run_train(tmp_path / "other", "budget.max_steps=4", f"dataset.path={photos}")
     status = RunFolder(tmp_path / "other").read_status()
     assert status is not None and status.outcome == "config_error"
