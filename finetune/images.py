@@ -275,7 +275,7 @@ def _content_and_look(path: Path, cache_dir: Path) -> tuple[str, Look]:
     """Both are remembered; where neither is, the file is decoded once for the two."""
     decode = lru_cache(maxsize=1)(read_image)
     content = remembered_hash(path, cache_dir, "pixels", lambda file: content_of(decode(file)))
-    look = remembered_hash(path, cache_dir, "look", lambda file: look_at(decode(file)).as_text())
+    look = remembered_hash(path, cache_dir, "look-colour", lambda file: look_at(decode(file)).as_text())
     return content, Look.from_text(look)
 
 
