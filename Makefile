@@ -20,7 +20,7 @@ demo: install
 	$(BIN)/python -m analysis report runs/demo
 
 test: install lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not services'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not services and not long'
 
 lint: install
 	$(BIN)/ruff check .

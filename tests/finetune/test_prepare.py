@@ -1,7 +1,6 @@
 """`python -m finetune.prepare`: shapes, captions, copies, reruns, quarantine, and what is refused."""
 
 import hashlib
-from importlib.util import find_spec
 import json
 import os
 from pathlib import Path
@@ -378,24 +377,15 @@ def test_own_transparency_counts_as_background_an_opaque_channel_does_not() -> N
     assert not has_own_background(Image.new("RGB", (20, 20)))
 
 
-@pytest.mark.skipif(find_spec("onnxruntime") is not None, reason="the extra is installed")
 def test_removal_without_its_extra_says_what_to_install(
-    source: Path, to: Path, capsys: pytest.CaptureFixture[str]
+    source: Path, to: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("rembg", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)
     assert main([str(source), "--to", str(to), "--background", "remove"]) == 2
     complaint = capsys.readouterr().err
     assert "onnxruntime: pip install 'stepbudget[background]'; or --background keep" in complaint
     assert not to.exists()
-
-
-@pytest.mark.skipif(find_spec("onnxruntime") is None, reason="needs the extra `background`")
-def test_a_file_that_is_no_model_is_refused(
-    source: Path, to: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "u2net.onnx").write_bytes(b"no model")
-    model = str(tmp_path / "u2net.onnx")
-    assert main([str(source), "--to", str(to), "--background", "remove", "--background-model", model]) == 2
-    assert f"--background-model={model}: cannot be loaded" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
