@@ -28,6 +28,8 @@ from tests.finetune.tiny_sd3 import make_sd3
 from tests.finetune.tiny_sdxl import make_sdxl
 import train
 
+pytestmark = pytest.mark.long
+
 Train = Callable[..., int]
 
 FACTORS = {

@@ -2,7 +2,7 @@
 
 1. min-SNR weights mixed up between the halves of prior preservation: test_min_snr_weights_are_per_sample_over_both_halves
 2. class images counted as progress: test_steps_and_epochs_count_instance_images; their cost: test_class_images_are_paid_for
-3. caption files taken for images, the filesystem's order: test_listing_is_sorted_and_leaves_out_what_is_no_image
+3. caption files taken for images, the filesystem's order: test_folder.py, test_listing_is_sorted_and_names_what_is_not_read
 4. transparency dropped, orientation ignored, odd modes misread: test_images.py, its first twelve tests
 5. the last partial group of an accumulated epoch scaled wrong: test_accumulation_runs_on_over_the_ends_of_epochs
 6. a resumption that is not exact: test_covering.py; test_loop.py, test_six_and_six_steps_equal_twelve_bit_for_bit

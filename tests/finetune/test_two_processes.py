@@ -15,6 +15,8 @@ import torch
 from curves.run_folder import RunFolder
 from tests.finetune.tiny_pipeline import make_images, read_curve
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 RECORDER = "tests.finetune.recording_trainer"
 LAUNCH = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0"
@@ -70,7 +72,7 @@ def check_alike(one: Recorded, two: Recorded) -> None:
     assert two.rates == [one.rates[0]] * 2
     for first, second in zip(one.curve, two.curve, strict=True):
         for name in ("step", "images_seen", "lr", "lr_sum", "panel"):
-            assert second[name] == first[name]
+            assert second.get(name) == first.get(name)
         assert second["val_loss"] == pytest.approx(first["val_loss"], abs=1e-5)
         assert second["image_loss"] == pytest.approx(first["image_loss"], abs=1e-4)
         if first["step"]:
