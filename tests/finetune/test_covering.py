@@ -347,11 +347,5 @@ def check_what_is_left(case: Case, base: Path, run: Run) -> None:
     untrained = predict(networks_of(case, PIPELINES[case.family].from_pretrained(base)), run)
     again = predict(reload(case, base, run.folder), run)
     largest = float(trained.abs().max())
-    print(
-        "DIFF",
-        case,
-        float((again - trained).abs().max()) / largest,
-        float((untrained - trained).abs().max()) / largest,
-    )
     assert float((again - trained).abs().max()) < TOLERANCE[case.precision] * largest
     assert float((untrained - trained).abs().max()) > 5 * TOLERANCE[case.precision] * largest
