@@ -119,7 +119,7 @@ def _check_rule(config: Config) -> None:
 def _check_pruner(config: Config) -> None:
     if config.sweep.pruner.name == "none":
         return
-    from sweep.study import make_pruner  # here, since it loads Optuna
+    from sweep.pruners import make_pruner  # here, since it loads Optuna
 
     make_pruner(config.sweep.pruner, config.evaluation.first_step, config.budget.max_steps or 1)
 

@@ -7,23 +7,19 @@ nothing.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-import hashlib
-import json
-from pathlib import Path
 from typing import Any
 import warnings
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from conf.errors import RequestError, WorkError
 from conf.schema import Pruner, Sampler, SpaceParameter
+from sweep.pruners import make_pruner
+from sweep.samplers import make_sampler
 
 FOLDER = "folder"  # a trial's user attribute: the name of its run folder
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -38,46 +34,12 @@ class Asked:
     folder: str | None = None
 
 
-def open_journal(path: Path) -> JournalStorage:
-    """The study's journal, for the supervisor that holds the study's lock and hence is its only writer.
-
-    A supervisor that was killed may leave a lock file and a torn last line behind; both are cleared away.
-
-    Raises:
-        WorkError: another line is damaged.
-    """
-    for stale in path.parent.glob(f"{path.name}.lock*"):
-        stale.unlink(missing_ok=True)
-    if path.is_file():
-        content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with path.open("r+b") as file:
-                file.truncate(whole)
-        _check_lines(path, content[:whole])
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return JournalStorage(JournalFileBackend(str(path)))
-
-
-def _check_lines(path: Path, content: bytes) -> None:
-    for number, line in enumerate(content.splitlines(), start=1):
-        try:
-            damaged = not isinstance(json.loads(line), dict)
-        except ValueError:
-            damaged = True
-        if damaged:
-            raise WorkError(
-                f"{path}: line {number} is damaged: restore the file from a copy, "
-                "or start another study with study=NAME"
-            )
-
-
 class CellStudy:
     """The Optuna study of one cell."""
 
     def __init__(
         self,
-        storage: JournalStorage,
+        storage: BaseStorage,
         label: str,
         parameters: Sequence[SpaceParameter],
         first: Mapping[str, Any],
@@ -176,50 +138,6 @@ class CellStudy:
         return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
 
 
-def make_sampler(sampler: Sampler, label: str, number: int, trials: int) -> BaseSampler:
-    """The sampler of one trial.
-
-    Of a cell's trials a third, between 3 and 10, is drawn at random before TPE models what came of them.
-    """
-    seed = _seed(sampler.seed, label, number)
-    if sampler.name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    if sampler.name == "qmc":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.samplers.QMCSampler(
-                seed=_seed(sampler.seed, label, 0),  # one sequence a cell, whose place the journal keeps
-                scramble=True,
-                independent_sampler=optuna.samplers.RandomSampler(seed=seed),
-                warn_asynchronous_seeding=False,
-                warn_independent_sampling=False,
-            )
-    startup = max(3, min(10, trials // 3))
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
-
-
-def make_pruner(pruner: Pruner, first_step: int, max_steps: int) -> BasePruner:
-    """The pruner of a cell; `sweep.pruner.parameters` are those of Optuna's class.
-
-    Raises:
-        RequestError: the pruner has no such parameter, or not this value of it.
-    """
-    kinds: dict[str, tuple[type[BasePruner], dict[str, Any]]] = {
-        "none": (optuna.pruners.NopPruner, {}),
-        "median": (optuna.pruners.MedianPruner, {"n_startup_trials": 3}),
-        "asha": (optuna.pruners.SuccessiveHalvingPruner, {"min_resource": first_step}),
-        "hyperband": (
-            optuna.pruners.HyperbandPruner,
-            {"min_resource": first_step, "max_resource": max_steps},
-        ),
-    }
-    kind, defaults = kinds[pruner.name]
-    try:
-        return kind(**{**defaults, **pruner.parameters})
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"sweep.pruner.parameters={pruner.parameters}: {pruner.name}: {error}") from error
-
-
 def _distribution(parameter: SpaceParameter) -> BaseDistribution:
     if parameter.choices is not None:
         return CategoricalDistribution(parameter.choices)
@@ -236,7 +154,3 @@ def _suggest(trial: optuna.trial.Trial, name: str, distribution: BaseDistributio
         trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log)
     elif isinstance(distribution, FloatDistribution):
         trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
-
-
-def _seed(seed: int, label: str, number: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{label}/{number}".encode()).digest()[:4], "big")

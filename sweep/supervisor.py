@@ -22,7 +22,8 @@ from sweep.record import StudyFolder
 from sweep.rows import cell_summary, row_of
 from sweep.screen import Screen, say
 from sweep.space import first_values, trial_overrides
-from sweep.study import Asked, CellStudy, open_journal
+from sweep.storage import open_journal
+from sweep.study import Asked, CellStudy
 from sweep.table import Row, Totals
 from sweep.tail import CurveTail
 from sweep.trial import Before, RunningTrial, await_end_of_earlier

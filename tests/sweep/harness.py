@@ -143,7 +143,7 @@ class Sweep:
         """Optuna's states of the trials in the journal."""
         import optuna
 
-        from sweep.study import open_journal
+        from sweep.storage import open_journal
 
         storage = open_journal(self.study / "journal.log")
         names = [

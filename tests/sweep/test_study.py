@@ -9,7 +9,9 @@ import pytest
 
 from conf.errors import RequestError
 from conf.schema import Pruner, Sampler, SpaceParameter
-from sweep.study import Asked, CellStudy, make_pruner, open_journal
+from sweep.pruners import make_pruner
+from sweep.storage import open_journal
+from sweep.study import Asked, CellStudy
 
 SPACE = [
     SpaceParameter("optimizer.lr", low=1e-4, high=1e-2, log=True),
