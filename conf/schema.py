@@ -269,9 +269,15 @@ class Sweep:
 @dataclass
 class Launch:
     name: str = MISSING
-    slots: int | None = None  # trials at once; null: one a GPU, or one for every `threads` CPU cores
+    slots: int | None = None  # trials at once; null: one for every `processes` GPUs, or by CPU cores
+    gpus: list[str] | None = None  # indices or UUIDs that trials share out; null: all that are visible
     threads: int = 1  # CPU threads a trial
     processes: int = 1  # accelerate processes a trial
+    accelerate_config: str | None = None  # a file of `accelerate config`, taken as it is for every trial
+    environment: dict[str, str] = field(default_factory=dict)  # variables that trainers get besides ours
+    retries: int = 2  # further attempts of a crashed trial that got no further than before
+    timeout_s: float | None = None  # seconds a trial may take, its attempts together; null: no limit
+    hang_s: float = 1800.0  # seconds without a step, a line or a point, after which a trainer has hung
     grace_s: float = 20.0  # seconds a trial has to end by itself once asked, before it is terminated
     poll_s: float = 0.5  # seconds between two looks at the run folders
     command: list[str] | None = (

@@ -5,7 +5,7 @@ import json
 import math
 
 from conf.errors import RequestError
-from conf.schema import Captions, Config, Method, Optimizer, SpaceParameter
+from conf.schema import Captions, Config, Launch, Method, Optimizer, SpaceParameter
 
 MOST_INFERENCE_STEPS = 1000  # timesteps that Stable Diffusion 1 and 2 are trained on
 ADAM_OPTIONS = ("weight_decay", "beta1", "beta2", "epsilon")
@@ -425,17 +425,28 @@ def _check_sweep(config: Config) -> None:
     _at_least("sweep.trials", config.sweep.trials, 1)
     _one_of("sweep.sampler.name", config.sweep.sampler.name, ("tpe", "random", "qmc"))
     _one_of("sweep.pruner.name", config.sweep.pruner.name, ("none", "median", "asha", "hyperband"))
-    _at_least("launch.slots", config.launch.slots, 1)
-    _at_least("launch.threads", config.launch.threads, 1)
-    _at_least("launch.processes", config.launch.processes, 1)
-    _at_least("launch.grace_s", config.launch.grace_s, 0)
-    _positive("launch.poll_s", config.launch.poll_s)
-    if config.launch.command is not None and not config.launch.command:
+    _check_launch(config.launch)
+    for parameter in config.space.parameters:
+        _check_parameter(parameter)
+
+
+def _check_launch(launch: Launch) -> None:
+    _at_least("launch.slots", launch.slots, 1)
+    _at_least("launch.threads", launch.threads, 1)
+    _at_least("launch.processes", launch.processes, 1)
+    _at_least("launch.grace_s", launch.grace_s, 0)
+    _at_least("launch.retries", launch.retries, 0)
+    _positive("launch.poll_s", launch.poll_s)
+    _positive("launch.hang_s", launch.hang_s)
+    _positive("launch.timeout_s", launch.timeout_s)
+    if launch.gpus is not None and not launch.gpus:
+        _refuse("launch.gpus", "[]", "name at least one, or device=cpu for trials without")
+    if launch.command is not None and not launch.command:
         _refuse(
             "launch.command", "[]", "needs a program, or launch.command=null for the trainer of this project"
         )
-    for parameter in config.space.parameters:
-        _check_parameter(parameter)
+    if launch.command is not None and launch.accelerate_config is not None:
+        _refuse("launch.accelerate_config", launch.accelerate_config, "give it within launch.command")
 
 
 def _check_parameter(parameter: SpaceParameter) -> None:

@@ -109,6 +109,7 @@ class RunFolder:
         self.curve = self.path / "curve.jsonl"
         self.status = self.path / "status.json"
         self.verdict = self.path / "verdict.json"
+        self.attempts = self.path / "attempts.jsonl"
         self.log = self.path / "log.txt"
         self.samples = self.path / "samples"
         self.checkpoints = self.path / "checkpoints"

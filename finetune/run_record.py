@@ -35,6 +35,9 @@ FREE_KEYS = (
     "space",
     "device",
     "checkpoints.every",
+    "evaluation.batch_size",
+    "optimizer.batch_size",  # the batch an update has is compared on its own
+    "optimizer.accumulation",
 )
 LENGTHENED_OUTCOMES = ("complete", "stopped")
 LENGTHENED_KEYS = (

@@ -175,11 +175,12 @@ def _stop_trial(folder: StudyFolder, number: int) -> int:
 
 def _supervise(request: Request, folder: StudyFolder) -> int:
     """Hold the study's lock and run it."""
-    from sweep.launch import LocalBackend, find_gpus
+    from sweep.gpus import find_gpus
+    from sweep.launch import LocalBackend
     from sweep.screen import open_screen, say
     from sweep.supervisor import Supervisor
 
-    gpus = find_gpus(request.config.device)
+    gpus = find_gpus(request.config)
     backend = LocalBackend(request.config.launch, gpus)
     with contextlib.ExitStack() as stack:
         with _creating(folder):

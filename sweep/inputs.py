@@ -5,6 +5,8 @@ The trainer looks closer, for it opens the images. This look is quick and needs 
 
 from pathlib import Path
 
+import yaml
+
 from conf.errors import RequestError
 from conf.inputs import (
     FEWEST_IN_FOLDS,
@@ -14,7 +16,7 @@ from conf.inputs import (
     may_be_hub_id,
     project_path,
 )
-from conf.schema import Config
+from conf.schema import Config, Launch
 
 
 def check_inputs(config: Config) -> None:
@@ -29,6 +31,7 @@ def check_inputs(config: Config) -> None:
     _check_base(config.base_model.path)
     _check_rule(config)
     _check_pruner(config)
+    _check_accelerate_config(config.launch)
 
 
 def _check_steps(config: Config) -> None:
@@ -122,6 +125,29 @@ def _check_pruner(config: Config) -> None:
     from sweep.pruners import make_pruner  # here, since it loads Optuna
 
     make_pruner(config.sweep.pruner, config.evaluation.first_step, config.budget.max_steps or 1)
+
+
+def _check_accelerate_config(launch: Launch) -> None:
+    """A file of `accelerate config` is there, and starts as many processes as the batch is reckoned with."""
+    name = launch.accelerate_config
+    if name is None:
+        return
+    try:
+        settings = yaml.safe_load(project_path(name).read_text(encoding="utf-8"))
+        processes = int(settings.get("num_processes", 1))
+    except OSError as error:
+        raise RequestError(
+            f"launch.accelerate_config={name}: {error.strerror}: give the file's path"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
+        raise RequestError(
+            f"launch.accelerate_config={name}: is no file of `accelerate config`: write one with it"
+        ) from error
+    if processes != launch.processes:
+        raise RequestError(
+            f"launch.processes={launch.processes}: launch.accelerate_config={name} has num_processes: {processes}: "
+            f"set launch.processes={processes}"
+        )
 
 
 def _count_images(folder: Path) -> int | None:

@@ -5,19 +5,19 @@ trainer ends when it closes), it leads a process group of its own, and on Linux 
 supervisor dies.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import contextlib
 import ctypes
 from dataclasses import dataclass, field
 import os
 from pathlib import Path
-import shutil
 import signal
 import subprocess
 import sys
 from typing import Protocol
 
 from conf.compose import PROJECT_ROOT
+from conf.inputs import project_path
 from conf.schema import Config, Launch
 
 _PR_SET_PDEATHSIG = 1
@@ -69,6 +69,7 @@ class LocalBackend:
     def start(self, slot: int, order: Order) -> Process:
         environment = {
             **os.environ,
+            **self._launch.environment,
             **trainer_environment(self._launch, self._gpus, slot),
             **order.environment,
         }
@@ -138,18 +139,26 @@ def trainer_command(config: Config, overrides: Sequence[str], gpus: Sequence[str
     """The argv of one trial; `launch.command` puts another trainer in the place of ours."""
     if config.launch.command is not None:
         return [*config.launch.command, *overrides]
-    processes = config.launch.processes
-    one = [] if gpus else ["--cpu"]
-    device = ["--multi_gpu"] if processes > 1 else one  # accelerate's word for several processes, on CPUs too
     return [
         *(sys.executable, "-m", "accelerate.commands.launch"),
-        *("--num_processes", str(processes), "--num_machines", "1"),
-        *("--num_cpu_threads_per_process", str(config.launch.threads)),
-        *("--mixed_precision", "no", "--dynamo_backend", "no"),
-        *("--main_process_port", "0"),
-        *device,
+        *_launcher_options(config.launch, gpus),
+        *("--main_process_port", "0"),  # a free one, so that trials do not meet
         str(PROJECT_ROOT / "train.py"),
         *overrides,
+    ]
+
+
+def _launcher_options(launch: Launch, gpus: Sequence[str]) -> list[str]:
+    """Those of `accelerate launch`: the user's own file, else one machine and full precision."""
+    if launch.accelerate_config is not None:
+        return ["--config_file", str(project_path(launch.accelerate_config))]
+    one = [] if gpus else ["--cpu"]
+    device = ["--multi_gpu"] if launch.processes > 1 else one  # accelerate's word for several, on CPUs too
+    return [
+        *("--num_processes", str(launch.processes), "--num_machines", "1"),
+        *("--num_cpu_threads_per_process", str(launch.threads)),
+        *("--mixed_precision", "no", "--dynamo_backend", "no"),
+        *device,
     ]
 
 
@@ -177,25 +186,6 @@ def slot_count(launch: Launch, gpus: Sequence[str]) -> int:
     if gpus:
         return max(1, len(gpus) // launch.processes)
     return max(1, len(os.sched_getaffinity(0)) // (launch.threads * launch.processes))
-
-
-def find_gpus(device: str, environment: Mapping[str, str] = os.environ) -> list[str]:
-    """The GPUs that trials may use, found without torch: CUDA_VISIBLE_DEVICES, else what nvidia-smi lists."""
-    if device == "cpu":
-        return []
-    visible = environment.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [item.strip() for item in visible.split(",") if item.strip() not in ("", "-1", "NoDevFiles")]
-    if shutil.which("nvidia-smi") is None:
-        return []
-    try:
-        listing = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    lines = [line for line in listing.stdout.splitlines() if line.startswith("GPU ")]
-    return [str(index) for index in range(len(lines))] if listing.returncode == 0 else []
 
 
 def _die_with_parent() -> Callable[[], None] | None:

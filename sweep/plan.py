@@ -9,8 +9,9 @@ from curves.run_folder import find_runs
 from sweep.cells import Cell, Request
 from sweep.clock import duration
 from sweep.cost import Cost, expected_cost, read_earlier_runs
+from sweep.gpus import find_gpus
 from sweep.hints import command
-from sweep.launch import find_gpus, slot_count
+from sweep.launch import slot_count
 from sweep.record import StudyFolder, differences
 from sweep.space import describe
 
@@ -79,7 +80,7 @@ def make_plan(request: Request) -> Plan:
         if folder.exists():
             refuse_changes(folder, request)
         done = finished_trials(folder)
-    slots = slot_count(request.config.launch, find_gpus(request.config.device))
+    slots = slot_count(request.config.launch, find_gpus(request.config))
     share = 1 - done / request.planned
     total = sum(cost.seconds for cost in costs) * request.runs_a_cell * share
     used = min(slots, max(1, request.planned - done))

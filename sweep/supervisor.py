@@ -6,30 +6,30 @@ folders), so that a supervisor that was killed is continued by the next.
 
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-import math
+from dataclasses import dataclass, field, replace
 import signal
 import time
+from typing import Any
 
 from conf.errors import RequestError, WorkError
-from curves.run_folder import RunFolder, Verdict, find_runs
+from curves.run_folder import RunFolder, Verdict
 from sweep.alarm import Alarm
+from sweep.attempts import Attempt, failures_in_vain, note_end, note_start, read_attempts
 from sweep.cells import Cell, Request
 from sweep.cost import expected_cost, measured_speed, read_earlier_runs
 from sweep.hints import command, shown
 from sweep.launch import LaunchBackend, Order, Process, trainer_command
+from sweep.policy import FAILED, UNFINISHED, changes_of_next, sizes_of
 from sweep.record import StudyFolder
-from sweep.rows import cell_summary, row_of
+from sweep.recovery import recover, tell
+from sweep.rows import cell_summary
 from sweep.screen import Screen, say
 from sweep.space import first_values, trial_overrides
 from sweep.storage import open_journal
 from sweep.study import Asked, CellStudy
 from sweep.table import Row, Totals
-from sweep.tail import CurveTail
-from sweep.trial import Before, RunningTrial, await_end_of_earlier
+from sweep.trial import Before, RunningTrial
 
-FAILED = ("crashed", "out_of_memory", "config_error")  # told to Optuna as failed
-UNFINISHED = ("preempted", "config_error")  # left running in Optuna: `resume` continues them
 CTRL_C = "Ctrl-C"
 AGAIN_S = 1.0  # a Ctrl-C that comes sooner after a stop began is part of the same request
 
@@ -61,11 +61,10 @@ class Supervisor:
         self._screen = screen
         self._alarm = Alarm()
         self._running: list[RunningTrial] = []
-        self._waiting: deque[tuple[Cell, Asked]] = deque()  # of an earlier supervisor, to be continued
+        self._waiting: deque[tuple[Cell, Asked]] = deque()  # to be tried again, or of an earlier supervisor
+        self._next_number = 0  # of the next run folder, over all cells
         self._rows: dict[str, Row] = {}  # by run folder
-        self._lost: Counter[str] = (
-            Counter()
-        )  # trials by cell whose run folder is gone: others take their place
+        self._lost: Counter[str] = Counter()  # trials by cell whose run folder is gone
         self._halt: Halt | None = None
         self._started = time.monotonic()
         storage = open_journal(folder.journal)
@@ -109,6 +108,24 @@ class Supervisor:
                     trial.kill("the sweep failed")
         return self._conclude()
 
+    def _recover(self) -> None:
+        """Take over what an earlier supervisor left.
+
+        Raises:
+            RequestError: there are runs that the journal does not know.
+        """
+        recovered = recover(
+            self._request, self._folder, self._studies, lambda text: self._screen.event(text, True)
+        )
+        self._waiting.extend(recovered.waiting)
+        self._rows.update(recovered.rows)
+        self._lost = recovered.lost
+        known = [name for study in self._studies.values() for name in study.folders()]
+        trials = self._folder.trials
+        on_disk = [item.name for item in trials.iterdir()] if trials.is_dir() else []
+        numbers = [name.split("-", 1)[0] for name in (*known, *on_disk)]
+        self._next_number = 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)
+
     def _step(self) -> bool:
         """One turn of the loop; False when nothing is left to do."""
         self._listen()
@@ -146,38 +163,52 @@ class Supervisor:
 
     def _start(self, slot: int, cell: Cell, asked: Asked) -> None:
         """Start a trial, new or continued, in its run folder."""
-        name = asked.folder or self._new_folder(cell)
-        if asked.folder is None:
+        name = asked.folder
+        if name is None:
+            name, self._next_number = f"{self._next_number:04d}-{cell.label}", self._next_number + 1
+            asked = replace(asked, folder=name)
             self._studies[cell.label].assign(asked.number, name)
         folder = RunFolder(self._folder.trials / name)
         folder.path.mkdir(parents=True, exist_ok=True)
-        for left in (folder.stop_request, folder.verdict):  # of the session that it continues
+        attempts = read_attempts(folder)
+        changes = self._changes(attempts, cell, asked) or {}
+        for left in (folder.stop_request, folder.verdict):  # of the attempt that it continues
             left.unlink(missing_ok=True)
         number = int(name.split("-", 1)[0])
-        overrides = self._overrides(cell, asked, folder)
         order = Order(
-            argv=trainer_command(cell.config, overrides, self._gpus),
+            argv=trainer_command(cell.config, self._overrides(cell, asked, folder, changes), self._gpus),
             log=folder.log,
             environment={"STEPBUDGET_TRIAL": str(number)},
         )
         before = Before.of(folder)
+        note_start(folder, changes)
         process = _start(self._backend, slot, order)
-        self._running.append(RunningTrial(number, cell, asked, folder, process, slot, before))
+        spent = sum(attempt.seconds for attempt in attempts)
+        self._running.append(RunningTrial(number, cell, asked, folder, process, slot, before, spent))
         self._rows[name] = Row(
             number, cell.label, max_steps=cell.config.budget.max_steps, values=asked.values
         )
-        fold = {key: value for key, value in self._derived(asked).items() if key == "dataset.fold"}
-        shown = ", ".join(f"{key}={_short(value)}" for key, value in (asked.values | fold).items())
-        self._screen.event(
-            f"{'continued' if before.status else 'started'} {name}{f' ({shown})' if shown else ''}"
-        )
+        again = f"{'continued' if before.status else 'started'} {name}"
+        self._screen.event(again + self._values(asked, changes))
 
-    def _overrides(self, cell: Cell, asked: Asked, folder: RunFolder) -> list[str]:
-        """Every override of one trial: the cell's, the sampled values, seed and place."""
+    def _values(self, asked: Asked, changes: dict[str, Any]) -> str:
+        """What a trial was sampled with, its fold, and what an attempt changes."""
+        fold = {key: value for key, value in self._derived(asked).items() if key == "dataset.fold"}
+        values = asked.values | fold | changes
+        return f" ({', '.join(f'{key}={_short(value)}' for key, value in values.items())})" if values else ""
+
+    def _changes(self, attempts: Sequence[Attempt], cell: Cell, asked: Asked) -> dict[str, Any] | None:
+        """What a trial's next attempt has otherwise than its first; None where it is over."""
+        return changes_of_next(attempts, sizes_of(cell.config, asked.values), cell.config.launch.retries)
+
+    def _overrides(self, cell: Cell, asked: Asked, folder: RunFolder, changes: dict[str, Any]) -> list[str]:
+        """Every override of one attempt: the cell's, the sampled values, the changes, seed and place."""
         place = {"study": self._folder.name, "run_dir": str(folder.path)}
+        if self._gpus and cell.config.device == "auto":
+            place["device"] = "cuda"  # rather an error than a trial that falls back on the CPU
         return [
             *cell.overrides,
-            *trial_overrides(asked.values),
+            *trial_overrides(asked.values | changes),
             *trial_overrides(self._derived(asked)),
             *trial_overrides(place),
         ]
@@ -187,17 +218,6 @@ class Supervisor:
         parameter_set, fold = divmod(asked.number, self._request.folds)
         seed = {} if "seed" in asked.values else {"seed": self._request.config.seed + parameter_set}
         return seed | ({"dataset.fold": fold} if self._request.config.sweep.folds else {})
-
-    def _new_folder(self, cell: Cell) -> str:
-        """The next number over all cells, and the cell."""
-        known = [name for study in self._studies.values() for name in study.folders()]
-        on_disk = (
-            [item.name for item in self._folder.trials.iterdir()] if self._folder.trials.is_dir() else []
-        )
-        numbers = [
-            int(name.split("-", 1)[0]) for name in (*known, *on_disk) if name.split("-", 1)[0].isdigit()
-        ]
-        return f"{max(numbers, default=-1) + 1:04d}-{cell.label}"
 
     # --- following ---
 
@@ -213,43 +233,47 @@ class Supervisor:
             trial.ask_to_stop("pruned", f"{self._request.config.sweep.pruner.name} at step {max(losses)}")
 
     def _end(self, trial: RunningTrial, verdict: Verdict) -> None:
+        """Record how an attempt ended; try the trial again, or tell Optuna what came of it."""
         self._running.remove(trial)
+        seconds = time.monotonic() - trial.started
         trial.folder.write_verdict(verdict)
-        spent = self._durations.setdefault(trial.cell.label, [])
-        spent.append(time.monotonic() - trial.started)
-        self._expected[trial.cell.label] = sum(spent) / len(spent)
-        self._tell(trial.cell, trial.asked, trial.tail.best(), verdict)
+        note_end(trial.folder, verdict, trial.step, seconds)
         row = self._rows[trial.folder.path.name]
         row.outcome, row.reason, row.eta_s = verdict.outcome, verdict.reason, None
-        self._announce(trial, row)
         if verdict.outcome == "config_error" and self._halt is None:
             self._stop_all(Halt(2, f"{trial.folder.path.name}: {verdict.reason or 'see its log.txt'}"))
-
-    def _tell(self, cell: Cell, asked: Asked, best: float | None, verdict: Verdict) -> None:
-        """Tell Optuna: the lowest held-out loss, however the run ended, unless it failed or goes on later."""
-        study = self._studies[cell.label]
-        if verdict.outcome in UNFINISHED:
+        again = self._goes_on(trial, verdict)
+        self._announce(trial, row, again)
+        if again:
+            self._waiting.append((trial.cell, trial.asked))
             return
-        if verdict.outcome == "pruned":
-            study.tell(asked.number, "pruned")
-        elif verdict.outcome in FAILED or best is None or not math.isfinite(best):
-            study.tell(asked.number, "failed")
-        else:
-            study.tell(asked.number, "complete", best)
+        spent = self._durations.setdefault(trial.cell.label, [])
+        spent.append(seconds)
+        self._expected[trial.cell.label] = sum(spent) / len(spent)
+        tell(self._studies[trial.cell.label], trial.asked, trial.tail.best(), verdict.outcome)
 
-    def _announce(self, trial: RunningTrial, row: Row) -> None:
+    def _goes_on(self, trial: RunningTrial, verdict: Verdict) -> bool:
+        """Whether another attempt follows in this session."""
+        attempts = read_attempts(trial.folder)
+        if verdict.outcome in UNFINISHED:  # preempted by somebody else: in vain it is left to `resume`
+            by_us = self._halt is not None or trial.stop is not None or verdict.outcome == "config_error"
+            return not by_us and failures_in_vain(attempts) <= trial.cell.config.launch.retries
+        return self._changes(attempts, trial.cell, trial.asked) is not None
+
+    def _announce(self, trial: RunningTrial, row: Row, again: bool) -> None:
         best = f", lowest held-out loss {row.best:.4f}" if row.best is not None else ""
         reason = f" ({row.reason})" if row.reason else ""
-        failed = row.outcome in (*FAILED, "diverged", "timeout")
+        failed = row.outcome in (*FAILED, "timeout")
+        then = "; another attempt follows" if again else ""
         log = f"; see {shown(trial.folder.log)}" if failed else ""
         self._screen.event(
-            f"{row.outcome} {trial.folder.path.name} at step {row.step}{best}{reason}{log}", failed
+            f"{row.outcome} {trial.folder.path.name} at step {row.step}{best}{reason}{then}{log}", failed
         )
 
     def _show(self, trial: RunningTrial) -> None:
         row = self._rows[trial.folder.path.name]
         status, last = trial.status, trial.tail.last
-        row.step = max(status.step if status else 0, last.step if last else 0)
+        row.step = trial.step
         row.max_steps = (status.max_steps if status else None) or row.max_steps
         row.losses = list(trial.tail.losses.values())
         speed = measured_speed(status, last, len(trial.tail.losses))
@@ -291,73 +315,14 @@ class Supervisor:
         for trial in self._running:
             trial.ask_to_stop("preempted", halt.reason)
 
-    # --- continuing ---
-
-    def _recover(self) -> None:
-        """Take over what an earlier supervisor left: tell what had ended, line up what goes on.
-
-        Raises:
-            RequestError: there are runs that the journal does not know.
-        """
-        self._refuse_strangers()
-        for cell in self._request.cells:
-            study = self._studies[cell.label]
-            running = study.running()
-            going_on = {asked.folder for asked in running}
-            for name in study.folders():
-                if name in going_on:
-                    continue
-                folder = RunFolder(self._folder.trials / name)
-                if folder.outcome() is not None:
-                    self._remember(folder, cell)
-                else:
-                    self._lost[cell.label] += 1
-                    self._screen.event(f"{name}: its run folder is gone; another trial takes its place", True)
-            for asked in running:
-                if asked.folder is not None:
-                    await_end_of_earlier(RunFolder(self._folder.trials / asked.folder))
-                self._take_over(cell, asked)
-
-    def _refuse_strangers(self) -> None:
-        """Without its journal a study would run everything again, and count what it has as a second result."""
-        known = {name for study in self._studies.values() for name in study.folders()}
-        strangers = [run.path.name for run in find_runs(self._folder.path) if run.path.name not in known]
-        if strangers:
-            more = f" (and {len(strangers) - 1} more)" if len(strangers) > 1 else ""
-            raise RequestError(
-                f"{shown(self._folder.trials / strangers[0])}{more}: {shown(self._folder.journal)} does not know "
-                "this run: restore the journal, move the run elsewhere, or start another study with study=NAME"
-            )
-
-    def _take_over(self, cell: Cell, asked: Asked) -> None:
-        """A trial without an end in Optuna: its run had ended, or it goes on in the same folder."""
-        asked = self._studies[cell.label].complete(asked)
-        if asked.folder is None:
-            self._waiting.append((cell, asked))
-            return
-        folder = RunFolder(self._folder.trials / asked.folder)
-        verdict = folder.read_verdict() or _trainers_word(folder) or _pruned_before(folder)
-        if verdict is None or verdict.outcome in UNFINISHED:
-            self._waiting.append((cell, asked))
-            return
-        folder.write_verdict(verdict)
-        row = self._remember(folder, cell, asked)
-        losses = CurveTail(folder.curve).read()
-        if losses:
-            self._studies[cell.label].report(asked.number, losses)
-        self._tell(cell, asked, row.best, verdict)
-
-    def _remember(self, folder: RunFolder, cell: Cell, asked: Asked | None = None) -> Row:
-        """The row of a trial that ended in an earlier session."""
-        row = row_of(folder, cell.label, cell.config.evaluation)
-        row.values = asked.values if asked else {}
-        self._rows[folder.path.name] = row
-        return row
-
     # --- saying ---
 
     def _totals(self) -> Totals:
-        done = sum(row.outcome is not None and row.outcome not in UNFINISHED for row in self._rows.values())
+        again = {asked.folder for _, asked in self._waiting}
+        done = sum(
+            row.outcome is not None and row.outcome not in UNFINISHED and name not in again
+            for name, row in self._rows.items()
+        )
         left = self._request.planned - done - len(self._running)
         now = [self._rows[trial.folder.path.name].eta_s or 0.0 for trial in self._running]
         mean = sum(self._expected.values()) / len(self._expected)
@@ -412,24 +377,6 @@ def _start(backend: LaunchBackend, slot: int, order: Order) -> Process:
         if error.filename != order.argv[0]:  # not the program: the log, or no memory for a process
             raise
         raise RequestError(f"launch.command={order.argv[0]}: cannot be started: {error.strerror}") from error
-
-
-def _trainers_word(folder: RunFolder) -> Verdict | None:
-    status = folder.read_status()
-    return Verdict(status.outcome, status.reason, None, time.time()) if status and status.outcome else None
-
-
-def _pruned_before(folder: RunFolder) -> Verdict | None:
-    """A trial that was being pruned when its supervisor died stays pruned."""
-    try:
-        request = folder.stop_request.read_text(encoding="utf-8")
-    except OSError:
-        return None
-    return (
-        Verdict("pruned", "pruned before an interruption", None, time.time())
-        if '"pruned"' in request
-        else None
-    )
 
 
 def _short(value: object) -> str:

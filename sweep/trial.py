@@ -5,6 +5,7 @@ running -> asked (stop.json) -> terminated (TERM, after grace_s) -> killed (KILL
 
 from dataclasses import dataclass
 import os
+from pathlib import Path
 import re
 import signal
 import time
@@ -45,7 +46,7 @@ class Before:
     @classmethod
     def of(cls, folder: RunFolder) -> "Before":
         """To be read before the process is started."""
-        return cls(folder.read_status(), folder.log.stat().st_size if folder.log.exists() else 0)
+        return cls(folder.read_status(), size_of(folder.log))
 
 
 class RunningTrial:
@@ -60,6 +61,7 @@ class RunningTrial:
         process: Process,
         slot: int,
         before: Before,
+        seconds_before: float = 0.0,
     ) -> None:
         self.number = number
         self.cell = cell
@@ -71,17 +73,21 @@ class RunningTrial:
         self.status: Status | None = None
         self.stop: Stop | None = None
         self._process = process
-        self._grace_s = cell.config.launch.grace_s
+        self._launch = cell.config.launch
+        self._seconds_before = seconds_before
         self._before = before
         self._terminated: float | None = None
         self._killed = False
         self._forced = ""  # why it did not end by itself
+        self._sign: tuple[object, ...] = ()  # what it has last shown of itself
+        self._sign_seen = self.started
 
     def poll(self) -> dict[int, float]:
         """Read on in the run folder, press a trial that was asked to end, and return new held-out losses."""
         status = self.folder.read_status()
         self.status = None if status == self._before.status else status
         self._notice_request()
+        self._watch_the_clock(time.monotonic())
         self._press(time.monotonic())
         return self.tail.read()
 
@@ -113,8 +119,15 @@ class RunningTrial:
         if self.stop is not None:
             reason = "; ".join(filter(None, (self.stop.reason, self._forced)))
             return Verdict(self.stop.outcome, reason, exit_status, time.time())
+        if self._forced:
+            return Verdict("crashed", self._forced, exit_status, time.time())
         outcome, reason = explain_exit(exit_status, self.log_tail())
         return Verdict(outcome, reason, exit_status, time.time())
+
+    @property
+    def step(self) -> int:
+        """The last step that it has told of, optimizer updates."""
+        return max(self.status.step if self.status else 0, self.tail.last.step if self.tail.last else 0)
 
     def log_tail(self) -> list[str]:
         """The last lines that this session of the trial printed."""
@@ -125,16 +138,41 @@ class RunningTrial:
         if self.stop is None and self.folder.stop_request.exists():
             self.stop = Stop("stopped", "asked by hand", time.monotonic())
 
+    def _watch_the_clock(self, now: float) -> None:
+        """End it at its time limit, or where it has shown no sign of life for too long.
+
+        A sign is a step, a point or a line of its log: a heartbeat alone comes from a thread that a hung trainer still has.
+        Signs are compared with each other, never with a clock that may be set back.
+        """
+        limit, hang = self._launch.timeout_s, self._launch.hang_s
+        if limit is not None and self._seconds_before + now - self.started >= limit:
+            self.ask_to_stop("timeout", f"launch.timeout_s={limit:g} is over")
+        status = self.status
+        sign = (status and (status.state, status.step), size_of(self.folder.curve), size_of(self.folder.log))
+        if sign != self._sign:
+            self._sign, self._sign_seen = sign, now
+        elif self.stop is None and not self._killed and now - self._sign_seen >= hang:
+            self.kill(f"hung: no step and no output for launch.hang_s={hang:g}")
+
     def _press(self, now: float) -> None:
         if self.stop is None or self._killed:
             return
+        grace_s = self._launch.grace_s
         if self._terminated is None:
-            if now - self.stop.since >= self._grace_s:
+            if now - self.stop.since >= grace_s:
                 self._terminated = now
-                self._forced = f"did not end by itself within {self._grace_s:g} s"
+                self._forced = f"did not end by itself within {grace_s:g} s"
                 self._process.terminate()
-        elif now - self._terminated >= min(TERM_TO_KILL_S, self._grace_s):
+        elif now - self._terminated >= min(TERM_TO_KILL_S, grace_s):
             self.kill(self._forced)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, 0 where it is not there."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def log_tail(folder: RunFolder, start: int = 0) -> list[str]:

@@ -2,8 +2,13 @@
 
 Usage: stand_in_trainer.py OVERRIDES, as train.py. The variable STAND_IN, a JSON object, steers it:
     step_s: seconds a step;  checkpoint_every: steps
-    crash, killed, diverge, config_error: numbers of trials that end so, at half of their steps
+    crash, killed, diverge, config_error: numbers of trials that end so, at half of their steps, in every attempt
+    crash_once, killed_once, preempt_once: numbers of trials that do so in their first attempt
+    out_of_memory: numbers of trials that have too little memory there for a batch larger than 1
+    stop_rule: numbers of trials that a rule stops there
+    slow: numbers of trials that go on there until they are asked to stop
     hang: numbers of trials that hang there and ignore TERM
+    hang_once: numbers of trials that hang so in their first attempt
     outlive: seconds that a trainer goes on after another supervisor has taken over
     hold: file that all trials wait for there, until they are asked to stop
 """
@@ -83,13 +88,27 @@ def write_start(folder: RunFolder, given: dict[str, str], lr: float, steps: int)
         file.write(json.dumps({"alone": alone, "overrides": sys.argv[1:]}) + "\n")
 
 
-def misbehave(folder: RunFolder, step: int) -> None:
+def first_attempt(folder: RunFolder) -> bool:
+    return len((folder.path / "sessions.jsonl").read_text(encoding="utf-8").splitlines()) == 1
+
+
+def misbehave(folder: RunFolder, given: dict[str, str], step: int) -> None:
     """What STAND_IN asks for, at half of the steps."""
-    if told("crash"):
+    first = first_attempt(folder)
+    if told("crash") or (first and told("crash_once")):
         raise RuntimeError("told to crash")
-    if told("killed"):
+    if told("killed") or (first and told("killed_once")):
         os.kill(os.getpid(), signal.SIGKILL)
-    if told("hang"):
+    if first and told("preempt_once"):
+        write_json(folder.checkpoints / "last" / "state.json", {"step": step})
+        end(folder, "preempted", "asked to end by SIGTERM", step)
+    if told("out_of_memory") and int(given.get("optimizer.batch_size", "4")) > 1:
+        end(folder, "out_of_memory", "out of memory: told to", step)
+    if told("stop_rule"):
+        end(folder, "stopped", "the minimum is passed", step)
+    while told("slow") and not folder.stop_request.exists():
+        time.sleep(0.02)
+    if told("hang") or (first and told("hang_once")):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         (folder.path / "hanging").touch()
         while True:
@@ -111,7 +130,7 @@ def end(folder: RunFolder, outcome: str, reason: str, step: int) -> None:
     os._exit(0)
 
 
-def train(folder: RunFolder, lr: float, steps: int) -> None:
+def train(folder: RunFolder, given: dict[str, str], lr: float, steps: int) -> None:
     checkpoint = folder.checkpoints / "last" / "state.json"
     start = read_json(checkpoint)["step"] if checkpoint.exists() else 0
     folder.cut_curve(start)
@@ -124,7 +143,7 @@ def train(folder: RunFolder, lr: float, steps: int) -> None:
             )
             folder.write_status(Status("running", step, None, "", step_s, steps, time.time(), os.getpid()))
         if step == steps // 2:
-            misbehave(folder, step)
+            misbehave(folder, given, step)
         if every and step % every == 0:
             write_json(checkpoint, {"step": step})
         if step == steps // 2 and "hold" in TELL:
@@ -150,7 +169,7 @@ def main() -> None:
     write_start(folder, given, lr, steps)
     if "STEPBUDGET_SUPERVISED" in os.environ:
         threading.Thread(target=watch_supervisor, args=(folder,), daemon=True).start()
-    train(folder, lr, steps)
+    train(folder, given, lr, steps)
 
 
 if __name__ == "__main__":

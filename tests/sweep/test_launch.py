@@ -3,11 +3,9 @@
 from pathlib import Path
 import sys
 
-import pytest
-
 from conf.compose import load_config
 from conf.schema import Launch
-from sweep.launch import LocalBackend, Order, find_gpus, slot_count, trainer_command, trainer_environment
+from sweep.launch import LocalBackend, Order, slot_count, trainer_command, trainer_environment
 from tests.sweep.harness import wait_until
 
 
@@ -41,20 +39,6 @@ def test_each_slot_has_its_own_gpus_and_threads() -> None:
     assert "CUDA_VISIBLE_DEVICES" not in environment
     assert slot_count(Launch("local", slots=5), []) == 5
     assert slot_count(Launch("local", threads=4096), []) == 1
-
-
-@pytest.mark.parametrize(
-    ("device", "visible", "gpus"),
-    [
-        ("auto", "0,2", ["0", "2"]),
-        ("cpu", "0", []),
-        ("auto", "", []),
-        ("auto", "-1", []),
-        ("cuda", "GPU-1f", ["GPU-1f"]),
-    ],
-)
-def test_visible_gpus(device: str, visible: str, gpus: list[str]) -> None:
-    assert find_gpus(device, {"CUDA_VISIBLE_DEVICES": visible}) == gpus
 
 
 def test_process_group_is_gone_when_its_leader_has_ended(tmp_path: Path) -> None:

@@ -101,7 +101,9 @@ def test_same_request_again_does_nothing_and_a_larger_total_extends(sweep: Sweep
 def test_killed_and_crashed_trainers_do_not_end_the_sweep(sweep: Sweep) -> None:
     output = sweep.run("sweep.trials=4", crash=[1], killed=[2], diverge=[3])
     assert sweep.outcomes() == ["complete", "crashed", "crashed", "diverged"]
-    assert sweep.states() == {"COMPLETE": 2, "FAIL": 2}  # a diverged run has a lowest loss all the same
+    assert sweep.states() == {"COMPLETE": 1, "FAIL": 3}
+    assert [len(sweep.sessions(folder)) for folder in sweep.folders()] == [1, 3, 3, 1]  # launch.retries=2
+    assert output.count("another attempt follows") == 4
     _, crashed, killed, _ = sweep.folders()
     assert all(evaluated(folder) for folder in (crashed, killed))
     crash, kill = crashed.read_verdict(), killed.read_verdict()
