@@ -121,8 +121,15 @@ class Sweep:
         return [folder.outcome() for folder in self.folders()]
 
     def sessions(self, folder: RunFolder) -> list[dict[str, Any]]:
-        lines = (folder.path / "sessions.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        """Each time that the stand-in was started: its overrides, and as what it ended where it said so."""
+        found: list[dict[str, Any]] = []
+        for line in (folder.path / "sessions.jsonl").read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            if "ended" in record:
+                found[-1] |= record
+            else:
+                found.append(record)
+        return found
 
     def trainers(self) -> list[int]:
         """Numbers of all trainer processes of this study that are alive, launchers included."""

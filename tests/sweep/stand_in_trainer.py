@@ -89,7 +89,7 @@ def write_start(folder: RunFolder, given: dict[str, str], lr: float, steps: int)
 
 
 def first_attempt(folder: RunFolder) -> bool:
-    return len((folder.path / "sessions.jsonl").read_text(encoding="utf-8").splitlines()) == 1
+    return (folder.path / "sessions.jsonl").read_text(encoding="utf-8").count('"overrides"') == 1
 
 
 def misbehave(folder: RunFolder, given: dict[str, str], step: int) -> None:
@@ -126,6 +126,8 @@ def hold(folder: RunFolder, step: int) -> None:
 
 
 def end(folder: RunFolder, outcome: str, reason: str, step: int) -> None:
+    with (folder.path / "sessions.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"ended": outcome}) + "\n")
     folder.write_status(Status("ended", step, outcome, reason, updated=time.time(), pid=os.getpid()))
     os._exit(0)
 
