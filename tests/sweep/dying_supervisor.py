@@ -1,6 +1,6 @@
 """Supervisors that are killed at one transition, over and over, until the study is done.
 
-Usage: dying_supervisor.py TRANSITION STUDY FOLDER ARGUMENT...   with the arguments of `sweep run`
+Usage: dying_supervisor.py TRANSITION[;TRANSITION...] STUDY FOLDER ARGUMENT...   with the arguments of `sweep run`
 
 Each supervisor is a fork of this process (so that Optuna is imported once) and kills itself with SIGKILL at the
 transition, once for each trial; the next one is `sweep resume`. Prints the exit status of the last.
@@ -25,7 +25,7 @@ from sweep.trial import RunningTrial
 import tests.sweep.harness as harness
 
 Key = Callable[..., object]
-MOST_DEATHS = 60
+MOST_DEATHS = 24
 
 
 def number(study: Any, asked: Any, *_: Any) -> object:
@@ -80,9 +80,10 @@ def die_at(transition: str, memory: Path) -> None:
 
     def die_once(key: object) -> None:
         known = memory.read_text().splitlines() if memory.exists() else []
-        if json.dumps(key) not in known and len(known) < MOST_DEATHS:
+        line = json.dumps([transition, key])
+        if line not in known and len(known) < MOST_DEATHS:
             with memory.open("a") as file:
-                file.write(json.dumps(key) + "\n")
+                file.write(line + "\n")
             os.kill(os.getpid(), signal.SIGKILL)
 
     def dying(*arguments: Any, **options: Any) -> Any:
@@ -104,7 +105,8 @@ def supervise(transition: str, memory: Path, arguments: list[str], log: Path) ->
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         harness.heed_interrupts()
-        die_at(transition, memory)
+        for one in transition.split(";"):
+            die_at(one, memory)
         status = exit_status(lambda: commands.main(arguments))
         sys.stdout.flush()
         os._exit(status)
