@@ -9,7 +9,8 @@
     a micro-step: test_loop.py, test_accumulated_batches_equal_one_big_batch
 6. a resumption that is not exact: test_covering.py; test_loop.py, test_six_and_six_steps_equal_twelve_bit_for_bit
 7. a schedule that is stepped once a process: test_two_processes.py
-8. a loss of one micro-batch or half: test_train_loss_is_the_mean_over_micro_batches_and_halves; or process: as 7
+8. a loss of one micro-batch or half: test_train_loss_is_the_mean_over_micro_batches_and_halves; or step:
+    test_train_loss_is_the_mean_since_the_last_point; or process: as 7
 9. velocity, zero terminal SNR: test_prediction_type_is_the_bases, test_min_snr_of_velocity_is_over_snr_plus_one and the next
 10. the half-precision autoencoder of SDXL: test_the_autoencoder_works_in_single_precision
 11. LoRA files without alpha: test_adapter_files_of_both_formats_draw_what_was_trained; names that web UIs do not know:
@@ -280,6 +281,20 @@ def test_train_loss_is_the_mean_over_micro_batches_and_halves(
         alone.append(read_curve(tmp_path / method)[-1]["train_loss"])
     instances = [error for start in range(0, 12, 4) for error in errors[start : start + 2]]
     assert alone == pytest.approx([np.mean(instances)] * 2, rel=1e-4)
+
+
+def test_train_loss_is_the_mean_since_the_last_point(run_train: Train, tmp_path: Path) -> None:
+    """Trap 8."""
+    common = ["budget.max_steps=9", "evaluation.enabled=false", "optimizer.lr=1e-3"]
+    logged = []
+    for first, ratio in ((1, 1.1), (4, 2)):
+        folder = tmp_path / str(first)
+        run_train(folder, *common, f"evaluation.first_step={first}", f"evaluation.ratio={ratio}")
+        logged.append({point["step"]: point.get("train_loss") for point in read_curve(folder)})
+    each, few = logged
+    assert list(each) == list(range(10)) and list(few) == [0, 4, 8, 9]
+    means = [np.mean([each[step] for step in steps]) for steps in (range(1, 5), range(5, 9), range(9, 10))]
+    assert [few[step] for step in (4, 8, 9)] == pytest.approx(means)
 
 
 @pytest.mark.parametrize("base", ["pipeline", "velocity"])
