@@ -55,8 +55,9 @@ def cut_out(image: Image.Image, session: Session) -> Image.Image:
         with np.errstate(all="ignore"):  # rembg divides by the contrast of a mask, which may have none
             mask = session.predict(picture)[0].convert("L")
     except Exception as error:  # onnxruntime has exceptions of its own
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise WorkError(
-            f"the background model failed ({type(error).__name__}: {error}); is it one of rembg's? "
+            f"the background model failed ({reason}); is it one of rembg's? "
             f"Give another with --background-model"
         ) from error
     _, most = mask.getextrema()
@@ -97,6 +98,9 @@ def _given(model: Path) -> Session:
     from rembg.sessions.u2net import U2netSession
 
     kind = sessions.get(model.stem, U2netSession)
+    # Of newer versions some send the image to a service, whatever file there is.
+    if not getattr(kind, "is_local", lambda: True)():
+        kind = U2netSession
 
     class GivenModel(kind):  # type: ignore[misc, valid-type]
         @classmethod

@@ -12,7 +12,7 @@ import torch
 
 from conf.compose import load_config
 from finetune import loop, step
-from finetune.class_images import class_prompt
+from finetune.class_images import class_prompt, own_class_images
 from finetune.setup import Run
 from tests.finetune.runs import weights
 from tests.finetune.tiny_pipeline import make_images, read_curve
@@ -65,6 +65,19 @@ def test_own_class_images_come_first(run_train: Train, tmp_path: Path) -> None:
     assert drawn(tmp_path / "cache") == {}
     assert run_train(tmp_path / "more", *PRIOR, *folder, "method.prior_images=4") == 0
     assert [len(paths) for paths in drawn(tmp_path / "cache").values()] == [1]
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_own_class_images_are_the_first_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backwards: bool
+) -> None:
+    """Whatever the order in which the filesystem gives the names."""
+    own = make_images(tmp_path / "own", 4)
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: iter(sorted(iterdir(self), reverse=backwards)))
+    method = load_config([*PRIOR, "stopping=none", f"method.prior_folder={own}"]).method
+    found = own_class_images(method, 2, tmp_path / "cache", "a box")
+    assert [example.path.name for example in found] == ["image-000.png", "image-001.png"]
 
 
 def test_an_empty_prompt_is_a_prompt() -> None:

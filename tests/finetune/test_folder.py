@@ -27,21 +27,30 @@ def captions_of(folder: Path) -> dict[str, str]:
     return {image.name: caption_for(image, FILE) for image in list_folder(folder).images}
 
 
-def test_listing_is_sorted_and_names_what_is_not_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backwards", [False, True])
+def test_listing_is_sorted_and_names_what_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backwards: bool
+) -> None:
+    """Whatever the order in which the filesystem gives the names."""
     make_images(tmp_path, 3)
+    make_images(tmp_path / "10_fox", 2)
     (tmp_path / "._image-000.png").write_bytes(b"left by a file manager")
     (tmp_path / "notes.md").write_text("hello")
     (tmp_path / "UPPER.PNG").write_bytes((tmp_path / "image-000.png").read_bytes())
     for name in ("a.heic", "b.HEIC"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "more").mkdir()
+    (tmp_path / "less").mkdir()
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: iter(sorted(iterdir(self), reverse=backwards)))
     listing = list_folder(tmp_path)
+    fox = ["10_fox/image-000.png", "10_fox/image-001.png"]
     names = [image.name for image in listing.images]
-    assert names == ["UPPER.PNG", "image-000.png", "image-001.png", "image-002.png"]
+    assert names == [*fox, "UPPER.PNG", "image-000.png", "image-001.png", "image-002.png"]
     assert listing.notes == [
         "2 .heic files are not read: a.heic, b.HEIC",
         "1 .md files are not read: notes.md",
-        f"1 folders inside of {tmp_path.name} are not read: more",
+        f"2 folders inside of {tmp_path.name} are not read: less, more",
     ]
 
 

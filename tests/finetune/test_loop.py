@@ -119,6 +119,15 @@ def test_step_zero_is_the_base_whatever_is_trained_and_how(run_train: Train, tmp
         ["method=lora", "method.dropout=0.3", "captions.dropout=0.4"],
         ["method=text_to_image", "optimizer.schedule=cosine", "optimizer.warmup_steps=2"],
         ["method=lora", "optimizer.accumulation=2", "stopping=patience"],
+        # So fast at its end that the best weights are from before the pause, and that the rule stops the run at step 8.
+        [
+            "method=text_to_image",
+            "optimizer.ema_decay=0.9",
+            "optimizer.lr=0.1",
+            "optimizer.warmup_steps=11",
+            "stopping=patience",
+            "stopping.parameters.patience=1",
+        ],
     ],
 )
 def test_six_and_six_steps_equal_twelve_bit_for_bit(

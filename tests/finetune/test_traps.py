@@ -2,18 +2,23 @@
 
 1. min-SNR weights mixed up between the halves of prior preservation: test_min_snr_weights_are_per_sample_over_both_halves
 2. class images counted as progress: test_steps_and_epochs_count_instance_images; their cost: test_class_images_are_paid_for
-3. caption files taken for images, the filesystem's order: test_folder.py, test_listing_is_sorted_and_names_what_is_not_read
+3. caption files taken for images, the filesystem's order: test_folder.py, test_listing_is_sorted_and_names_what_is_not_read;
+    test_class_images.py, test_own_class_images_are_the_first_by_name
 4. transparency dropped, orientation ignored, odd modes misread: test_images.py, its first twelve tests
-5. the last partial group of an accumulated epoch scaled wrong: test_accumulation_runs_on_over_the_ends_of_epochs
+5. the last partial group of an accumulated epoch scaled wrong: test_accumulation_runs_on_over_the_ends_of_epochs; an update
+    a micro-step: test_loop.py, test_accumulated_batches_equal_one_big_batch
 6. a resumption that is not exact: test_covering.py; test_loop.py, test_six_and_six_steps_equal_twelve_bit_for_bit
 7. a schedule that is stepped once a process: test_two_processes.py
-8. a loss of one micro-batch or half: test_train_loss_is_the_mean_over_micro_batches_and_halves; or process: as 7
+8. a loss of one micro-batch or half: test_train_loss_is_the_mean_over_micro_batches_and_halves; or step:
+    test_train_loss_is_the_mean_since_the_last_point; or process: as 7
 9. velocity, zero terminal SNR: test_prediction_type_is_the_bases, test_min_snr_of_velocity_is_over_snr_plus_one and the next
 10. the half-precision autoencoder of SDXL: test_the_autoencoder_works_in_single_precision
-11. LoRA files without alpha: test_adapter_files_of_both_formats_draw_what_was_trained
+11. LoRA files without alpha: test_adapter_files_of_both_formats_draw_what_was_trained; names that web UIs do not know:
+    test_lora_files.py, test_names_are_those_of_sd_scripts
 12. one cached sample instead of a distribution: test_cached_latents_are_a_distribution_that_every_step_draws_from; variants:
     test_crops.py, test_a_cached_variant_is_the_encoded_variant and the next
-13. accumulation that leaves out the text encoder: test_text_encoders.py, test_accumulation_covers_the_text_encoder
+13. accumulation that leaves out the text encoder: test_text_encoders.py, test_accumulation_covers_the_text_encoder; or
+    another process's share of it: as 7
 14. an option that trains nothing: test_what_would_train_nothing_is_refused
 15. validation that changes the run: test_evaluation_and_samples_leave_the_run_as_it_is
 """
@@ -38,6 +43,7 @@ from conf.errors import RequestError
 from finetune import loop
 from finetune.interruption import Interruption
 from finetune.plan import make_plan
+from finetune.randomness import Draw, Draws
 from finetune.setup import Run, set_up
 from finetune.status import RunStatus
 from finetune.step import micro_loss
@@ -173,27 +179,37 @@ def test_min_snr_weights_are_per_sample_over_both_halves(
 
 
 def test_steps_and_epochs_count_instance_images(
-    run_train: Train, tmp_path: Path, class_images: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch
+    run_train: Train, tmp_path: Path, class_images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trap 2."""
     sizes: list[int] = []
+    drawn: list[tuple[str, int]] = []
     forward = UNet2DConditionModel.forward
 
     def counting(self: Any, sample: Tensor, *arguments: Any, **options: Any) -> Any:
         sizes.append(len(sample))
         return forward(self, sample, *arguments, **options)
 
+    at = Draws.at
+
+    def noting(self: Draws, step: int, position: int) -> Draw:
+        draw = at(self, step, position)
+        drawn.append((self.purpose, draw.image))
+        return draw
+
     monkeypatch.setattr(UNet2DConditionModel, "forward", counting)
+    monkeypatch.setattr(Draws, "at", noting)
     prior = [f"method.prior_folder={class_images}", "method.prior_images=3"]
     assert run_train(tmp_path / "run", "method=dreambooth", *CLASS_IMAGES, *prior, "budget.max_steps=6") == 0
     assert sizes == [2 + 2] * 6  # a step costs as many class images
     seen = [(point["step"], point["images_seen"]) for point in read_curve(tmp_path / "run")]
     assert seen[-1] == (6, 12)
-    training, prior_source = runs[0].training.draws, next(iter(runs[0].prior.values())).draws
-    shown = [training.at(step, position).image for step in range(6) for position in range(2)]
-    assert Counter(shown) == dict.fromkeys(range(4), 3)  # 12 images are 3 epochs of 4
-    classes = [prior_source.at(step, position).image for step in range(6) for position in range(2)]
-    assert Counter(classes) == dict.fromkeys(range(3), 4)
+    # 12 images are 3 epochs of 4; as many class images are 4 epochs of 3.
+    subject, classes = (
+        {("example", image): 3 for image in range(4)},
+        {("prior", image): 4 for image in range(3)},
+    )
+    assert Counter(drawn) == subject | classes
 
 
 def test_class_images_are_paid_for() -> None:
@@ -265,6 +281,20 @@ def test_train_loss_is_the_mean_over_micro_batches_and_halves(
         alone.append(read_curve(tmp_path / method)[-1]["train_loss"])
     instances = [error for start in range(0, 12, 4) for error in errors[start : start + 2]]
     assert alone == pytest.approx([np.mean(instances)] * 2, rel=1e-4)
+
+
+def test_train_loss_is_the_mean_since_the_last_point(run_train: Train, tmp_path: Path) -> None:
+    """Trap 8."""
+    common = ["budget.max_steps=9", "evaluation.enabled=false", "optimizer.lr=1e-3"]
+    logged = []
+    for first, ratio in ((1, 1.1), (4, 2)):
+        folder = tmp_path / str(first)
+        run_train(folder, *common, f"evaluation.first_step={first}", f"evaluation.ratio={ratio}")
+        logged.append({point["step"]: point.get("train_loss") for point in read_curve(folder)})
+    each, few = logged
+    assert list(each) == list(range(10)) and list(few) == [0, 4, 8, 9]
+    means = [np.mean([each[step] for step in steps]) for steps in (range(1, 5), range(5, 9), range(9, 10))]
+    assert [few[step] for step in (4, 8, 9)] == pytest.approx(means)
 
 
 @pytest.mark.parametrize("base", ["pipeline", "velocity"])
@@ -388,10 +418,13 @@ def test_cached_latents_are_a_distribution_that_every_step_draws_from(made: SetU
     vae = AutoencoderKL.from_pretrained(pipeline / "vae")
     steps = 400
     drawn: dict[int, list[Tensor]] = {0: [], 1: []}
+    noise: dict[int, list[Tensor]] = {0: [], 1: []}
     for step in range(steps):
         batch = run.training.batch(step, 0, CPU)
         for position in range(2):
-            drawn[run.training.draws.at(step, position).image].append(batch.latents[position])
+            image = run.training.draws.at(step, position).image
+            drawn[image].append(batch.latents[position])
+            noise[image].append(batch.noise[position])
     for image, example in enumerate(run.plan.split.training):
         with torch.no_grad():
             posterior = vae.encode(centre(example.path)).latent_dist
@@ -401,6 +434,10 @@ def test_cached_latents_are_a_distribution_that_every_step_draws_from(made: SetU
         scores = (latents.mean(dim=0) - mean) / std * steps**0.5
         assert float(scores.abs().mean()) == pytest.approx((2 / np.pi) ** 0.5, rel=0.1)
         assert float((latents.std(dim=0) / std).mean()) == pytest.approx(1, rel=0.02)
+        # Were it the noise of the forward process, a denoiser would learn to read the one from the other.
+        assert float(((latents - mean) / std * torch.stack(noise[image])).mean()) == pytest.approx(
+            0, abs=0.02
+        )
 
 
 @pytest.mark.parametrize(
