@@ -17,11 +17,15 @@ from sweep.alarm import Alarm
 from sweep.cells import Cell, Request
 from sweep.cost import expected_cost, measured_speed, read_earlier_runs
 from sweep.hints import command, shown
+from sweep.inputs import NEIGHBOURS
 from sweep.launch import LaunchBackend, Order, Process, trainer_command
+from sweep.objectives import objective_values
+from sweep.pruners import shared_grid
 from sweep.record import StudyFolder
-from sweep.rows import cell_summary, row_of
+from sweep.rows import cell_summary, front_lines, row_of
 from sweep.screen import Screen, say
-from sweep.space import first_values, trial_overrides
+from sweep.space import trial_overrides
+from sweep.start import Starts
 from sweep.storage import open_journal
 from sweep.study import Asked, CellStudy
 from sweep.table import Row, Totals
@@ -74,17 +78,15 @@ class Supervisor:
             cell.label: CellStudy(
                 storage=storage,
                 label=cell.label,
-                parameters=cell.parameters,
-                first=first_values(cell.parameters),
-                sampler=sweep.sampler,
-                pruner=sweep.pruner,
-                trials=sweep.trials,
-                first_step=cell.config.evaluation.first_step,
-                max_steps=cell.config.budget.max_steps or 1,
+                space=cell.space,
+                sweep=sweep,
+                trials=cell.trials,
+                grid=shared_grid(cell.config),
                 folds=request.folds,
             )
             for cell in request.cells
         }
+        self._starts = Starts(sweep.start_from, request.cells, self._studies)
         earlier = read_earlier_runs(folder.path.parent)
         self._expected = {cell.label: expected_cost(cell.config, earlier).seconds for cell in request.cells}
         self._durations: dict[str, list[float]] = {}  # seconds of this session's trials, by cell
@@ -138,11 +140,15 @@ class Supervisor:
             cell.label: self._studies[cell.label].asked() - self._lost[cell.label]
             for cell in self._request.cells
         }
-        open_cells = [cell for cell in self._request.cells if asked[cell.label] < self._request.runs_a_cell]
+        open_cells = [cell for cell in self._request.cells if asked[cell.label] < self._request.runs_of(cell)]
         if not open_cells:
             return None
-        cell = min(open_cells, key=lambda item: (asked[item.label], -self._expected[item.label]))
-        return cell, self._studies[cell.label].ask()
+        if self._request.config.sweep.start_from == NEIGHBOURS:  # which have to have come before
+            cell = open_cells[0]
+        else:
+            cell = min(open_cells, key=lambda item: (asked[item.label], -self._expected[item.label]))
+        study = self._studies[cell.label]
+        return cell, study.ask(self._starts.of(cell) if study.takes_start() else None)
 
     def _start(self, slot: int, cell: Cell, asked: Asked) -> None:
         """Start a trial, new or continued, in its run folder."""
@@ -168,8 +174,9 @@ class Supervisor:
         )
         fold = {key: value for key, value in self._derived(asked).items() if key == "dataset.fold"}
         shown = ", ".join(f"{key}={_short(value)}" for key, value in (asked.values | fold).items())
+        origin = f", {asked.origin}" if asked.origin else ""
         self._screen.event(
-            f"{'continued' if before.status else 'started'} {name}{f' ({shown})' if shown else ''}"
+            f"{'continued' if before.status else 'started'} {name}{f' ({shown})' if shown else ''}{origin}"
         )
 
     def _overrides(self, cell: Cell, asked: Asked, folder: RunFolder) -> list[str]:
@@ -205,12 +212,14 @@ class Supervisor:
         """Take in what a trial did since the last look; prune it or record its end."""
         exit_status = trial.exit_status()  # before the last look at its files, which are then complete
         losses = trial.poll()
-        prune = self._studies[trial.cell.label].report(trial.asked.number, losses) if losses else False
+        prune = None
+        if losses and trial.stop is None:
+            prune = self._studies[trial.cell.label].report(trial.asked.number, trial.tail.losses)
         self._show(trial)
         if exit_status is not None:
             self._end(trial, trial.verdict(exit_status))
-        elif prune and trial.stop is None and self._halt is None:
-            trial.ask_to_stop("pruned", f"{self._request.config.sweep.pruner.name} at step {max(losses)}")
+        elif prune is not None and self._halt is None:
+            trial.ask_to_stop("pruned", f"{self._request.config.sweep.pruner.name} at step {prune}")
 
     def _end(self, trial: RunningTrial, verdict: Verdict) -> None:
         self._running.remove(trial)
@@ -218,24 +227,28 @@ class Supervisor:
         spent = self._durations.setdefault(trial.cell.label, [])
         spent.append(time.monotonic() - trial.started)
         self._expected[trial.cell.label] = sum(spent) / len(spent)
-        self._tell(trial.cell, trial.asked, trial.tail.best(), verdict)
         row = self._rows[trial.folder.path.name]
+        row.objectives = self._objectives(trial.tail)
+        self._tell(trial.cell, trial.asked, row.objectives, verdict)
         row.outcome, row.reason, row.eta_s = verdict.outcome, verdict.reason, None
         self._announce(trial, row)
         if verdict.outcome == "config_error" and self._halt is None:
             self._stop_all(Halt(2, f"{trial.folder.path.name}: {verdict.reason or 'see its log.txt'}"))
 
-    def _tell(self, cell: Cell, asked: Asked, best: float | None, verdict: Verdict) -> None:
-        """Tell Optuna: the lowest held-out loss, however the run ended, unless it failed or goes on later."""
+    def _objectives(self, tail: CurveTail) -> list[float]:
+        return objective_values(tail, self._request.config.sweep.objectives) or []
+
+    def _tell(self, cell: Cell, asked: Asked, values: Sequence[float], verdict: Verdict) -> None:
+        """Tell Optuna the objectives' values, however the run ended, unless it failed or goes on later."""
         study = self._studies[cell.label]
         if verdict.outcome in UNFINISHED:
             return
         if verdict.outcome == "pruned":
             study.tell(asked.number, "pruned")
-        elif verdict.outcome in FAILED or best is None or not math.isfinite(best):
+        elif verdict.outcome in FAILED or not values or not all(map(math.isfinite, values)):
             study.tell(asked.number, "failed")
         else:
-            study.tell(asked.number, "complete", best)
+            study.tell(asked.number, "complete", values)
 
     def _announce(self, trial: RunningTrial, row: Row) -> None:
         best = f", lowest held-out loss {row.best:.4f}" if row.best is not None else ""
@@ -342,14 +355,15 @@ class Supervisor:
             return
         folder.write_verdict(verdict)
         row = self._remember(folder, cell, asked)
-        losses = CurveTail(folder.curve).read()
-        if losses:
-            self._studies[cell.label].report(asked.number, losses)
-        self._tell(cell, asked, row.best, verdict)
+        tail = CurveTail(folder.curve)
+        tail.read()
+        self._studies[cell.label].report(asked.number, tail.losses)
+        self._tell(cell, asked, row.objectives, verdict)
 
     def _remember(self, folder: RunFolder, cell: Cell, asked: Asked | None = None) -> Row:
         """The row of a trial that ended in an earlier session."""
-        row = row_of(folder, cell.label, cell.config.evaluation)
+        objectives = self._request.config.sweep.objectives
+        row = row_of(folder, cell.label, cell.config.evaluation, objectives)
         row.values = asked.values if asked else {}
         self._rows[folder.path.name] = row
         return row
@@ -369,6 +383,8 @@ class Supervisor:
     def _conclude(self) -> int:
         """Print what came out and return the exit status."""
         for line in cell_summary(list(self._rows.values()), [cell.label for cell in self._request.cells]):
+            say(line)
+        for line in front_lines(list(self._rows.values()), self._request.config.sweep.objectives):
             say(line)
         totals = self._totals()
         if self._halt is not None:
