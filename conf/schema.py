@@ -222,34 +222,42 @@ class Checkpoints:
 class SpaceParameter:
     """One searched parameter: a float or int range, or choices."""
 
-    name: str = MISSING  # key of the configuration, for example optimizer.lr
+    name: str = (
+        MISSING  # a key of the configuration, for example optimizer.lr, or a group, for example method
+    )
     low: float | None = None
     high: float | None = None
-    log: bool = False
+    log: bool = False  # drawn evenly over the logarithm
+    step: float | None = None  # of a range: only low, low + step, ... are drawn; high is one of them
     integer: bool = False
     choices: list[Any] | None = None
     first: Any = None  # value of a cell's first trial
-    when: dict[str, Any] = field(
-        default_factory=dict
-    )  # group: option or list of options in whose cells it is searched
+    # It is searched only where all of these hold. Key: a group, or a searched parameter that has choices and
+    # stands above; value: what it has to be, or a list of such.
+    when: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Space:
     name: str = MISSING
     parameters: list[SpaceParameter] = field(default_factory=list)
+    # Comparisons that every trial keeps, for example "optimizer.batch_size * optimizer.accumulation <= 16"
+    constraints: list[str] = field(default_factory=list)
+    # Values of a cell's first trials, one mapping a trial, in this order; what a mapping leaves out is drawn
+    points: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
 class Sampler:
-    name: str = "tpe"  # tpe, random, qmc
+    name: str = "tpe"  # tpe, gp, cmaes, qmc, random, grid (all points: sweep.trials has no effect), nsga2
     seed: int = 0
+    parameters: dict[str, Any] = field(default_factory=dict)  # of Optuna's class
 
 
 @dataclass
 class Pruner:
-    name: str = "none"  # none, median, asha, hyperband
-    parameters: dict[str, Any] = field(default_factory=dict)
+    name: str = "none"  # none, median, percentile, asha, hyperband, patient, threshold, wilcoxon
+    parameters: dict[str, Any] = field(default_factory=dict)  # of Optuna's class
 
 
 @dataclass
@@ -261,6 +269,11 @@ class Sweep:
     )  # group: options, for example dataset_size: [n4, n16]
     trials: int = 6  # per cell, a total that `resume` keeps to
     folds: bool = False  # every trial is one run a fold: for folders too small for a held-out set
+    # All are minimized: held_out_loss (the lowest of a run), and what its point cost: steps, seconds or images
+    objectives: list[str] = field(default_factory=lambda: ["held_out_loss"])
+    start_from: str | None = (
+        None  # neighbours, or a study's folder: a cell's first trial takes its best values
+    )
     sampler: Sampler = field(default_factory=Sampler)
     pruner: Pruner = field(default_factory=Pruner)
     exclude: list[dict[str, str]] = field(default_factory=list)  # combinations that are left out

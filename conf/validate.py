@@ -5,7 +5,8 @@ import json
 import math
 
 from conf.errors import RequestError
-from conf.schema import Captions, Config, Launch, Method, Optimizer, SpaceParameter
+from conf.schema import Captions, Config, Launch, Method, Optimizer
+from conf.validate_sweep import validate_space, validate_sweep
 
 MOST_INFERENCE_STEPS = 1000  # timesteps that Stable Diffusion 1 and 2 are trained on
 ADAM_OPTIONS = ("weight_decay", "beta1", "beta2", "epsilon")
@@ -32,7 +33,9 @@ def validate(config: Config) -> None:
     _check_loss(config)
     _check_memory(config)
     _check_run(config)
-    _check_sweep(config)
+    _check_launch(config.launch)
+    validate_sweep(config.sweep)
+    validate_space(config.space)
 
 
 def _refuse(key: str, value: object, remedy: str) -> None:
@@ -421,15 +424,6 @@ def _check_horizon(config: Config) -> None:
         _refuse("budget.horizon", horizon, f"the schedule must span budget.max_steps={steps} or more")
 
 
-def _check_sweep(config: Config) -> None:
-    _at_least("sweep.trials", config.sweep.trials, 1)
-    _one_of("sweep.sampler.name", config.sweep.sampler.name, ("tpe", "random", "qmc"))
-    _one_of("sweep.pruner.name", config.sweep.pruner.name, ("none", "median", "asha", "hyperband"))
-    _check_launch(config.launch)
-    for parameter in config.space.parameters:
-        _check_parameter(parameter)
-
-
 def _check_launch(launch: Launch) -> None:
     _at_least("launch.slots", launch.slots, 1)
     _at_least("launch.threads", launch.threads, 1)
@@ -447,17 +441,3 @@ def _check_launch(launch: Launch) -> None:
         )
     if launch.command is not None and launch.accelerate_config is not None:
         _refuse("launch.accelerate_config", launch.accelerate_config, "give it within launch.command")
-
-
-def _check_parameter(parameter: SpaceParameter) -> None:
-    """One searched parameter has choices, or a range that can be drawn from."""
-    key = f"space.parameters[{parameter.name}]"
-    if parameter.choices is not None:
-        if not parameter.choices:
-            _refuse(f"{key}.choices", "[]", "give at least one choice")
-        return
-    low, high = parameter.low, parameter.high
-    if low is None or high is None or not -math.inf < low <= high < math.inf:
-        _refuse(key, f"[{low}, {high}]", "needs finite bounds with low <= high, or choices")
-    if parameter.log and not (low or 0) > 0:
-        _refuse(f"{key}.low", low, "a log range starts above 0")

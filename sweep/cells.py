@@ -1,26 +1,29 @@
 """From a request to the cells of its study: every combination of levels, composed and checked."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+import copy
 from dataclasses import dataclass
 import itertools
 from pathlib import Path
 import re
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.compose import WHOLE_SWEEP, compose_node, groups, load_config, options, to_config
 from conf.errors import RequestError
 from conf.quoting import override
 from conf.schema import Config, SpaceParameter
-from sweep.inputs import check_inputs, leave_one_out
-from sweep.space import describe, search_space, trial_overrides, trial_values
+from sweep.inputs import check_inputs, check_sampling, check_start, leave_one_out
+from sweep.space import CellSpace, Parameter, Values, trial_overrides
+from sweep.values import describe, samples
 
 AXES = ("dataset_size", "method", "resolution", "base_model")  # what a cell's label always names
 _LONGEST_NAME = 200  # bytes; file systems take 255
 _FREE = (
     "sweep.factors",
     "sweep.pruner.parameters",
+    "sweep.sampler.parameters",
     "stopping.parameters",
 )  # mappings with keys of the user's
 
@@ -34,14 +37,21 @@ class Cell:
         levels: option of each factor.
         overrides: the user's, then the levels: what every trial of the cell starts from.
         config: the composed configuration, with an example value for what is searched.
-        parameters: what is searched.
+        space: what is searched.
+        trials: planned number of parameter sets.
     """
 
     label: str
     levels: dict[str, str]
     overrides: tuple[str, ...]
     config: Config
-    parameters: list[SpaceParameter]
+    space: CellSpace
+    trials: int
+
+    @property
+    def parameters(self) -> list[SpaceParameter]:
+        """What is searched, as it is declared."""
+        return [item.declared for item in self.space.parameters]
 
 
 @dataclass(frozen=True)
@@ -77,14 +87,14 @@ class Request:
         """Runs of one trial: one a fold."""
         return (self.config.dataset.folds or 1) if self.config.sweep.folds else 1
 
-    @property
-    def runs_a_cell(self) -> int:
-        return self.config.sweep.trials * self.folds
+    def runs_of(self, cell: Cell) -> int:
+        """Planned runs of a cell."""
+        return cell.trials * self.folds
 
     @property
     def planned(self) -> int:
         """Runs over all cells."""
-        return len(self.cells) * self.runs_a_cell
+        return sum(self.runs_of(cell) for cell in self.cells)
 
 
 def make_request(overrides: Sequence[str]) -> Request:
@@ -130,6 +140,7 @@ def _check_study(config: Config, overrides: Sequence[str]) -> None:
         raise RequestError(
             f"dataset.fold={config.dataset.fold}: a sweep runs every fold: use sweep.folds=true"
         )
+    check_start(config.sweep.start_from)
     if config.sweep.folds and "dataset" in config.sweep.factors:
         raise RequestError(
             "sweep.factors.dataset: sweep.folds=true takes one folder a study: set dataset=..."
@@ -187,47 +198,91 @@ def _compose_cell(levels: dict[str, str], overrides: tuple[str, ...]) -> Cell:
     try:
         node = compose_node(base)
         config = to_config(node)
-        parameters = search_space(config, levels)
-        _check_not_fixed(parameters, overrides)
-        configs = _with_values(node, base, parameters) if parameters else [config]
+        space = CellSpace(config, levels)
+        _check_not_fixed(space, overrides, levels)
+        configs = compose_branches(node, base, space) if space.parameters else [config]
         for item in configs:
             check_inputs(item)
+        check_sampling(config, space)
+        grid = config.sweep.sampler.name == "grid"
+        trials = len(space.grid()) if grid else config.sweep.trials
     except RequestError as error:
         place = ", ".join(f"{group}={level}" for group, level in levels.items())
         raise RequestError(f"{error} (cell {place})" if place else str(error)) from error
-    return Cell(_label(config, levels), levels, base, configs[0], parameters)
+    return Cell(_label(config, levels), levels, base, configs[0], space, trials)
 
 
-def _with_values(node: DictConfig, base: Sequence[str], parameters: Sequence[SpaceParameter]) -> list[Config]:
-    """The cell with valid values of its space, then with each parameter's extremes: all that a trial may meet.
+def compose_branches(node: DictConfig, base: Sequence[str], space: CellSpace) -> list[Config]:
+    """Every branch of a space composed and checked: an example of it, and each parameter's extremes there.
 
     Composing anew (0.1 s) is needed only where a group is searched.
+
+    Raises:
+        RequestError: no point keeps the constraints, or a trial could draw a value that is out of range.
     """
-    anew = any(item.name in groups() for item in parameters)
+    searched = {item.name for item in space.parameters} & set(groups())
+    nodes = []
+    for branch in space.branches:
+        chosen = {name: value for name, value in branch.items() if name in searched}
+        nodes.append(compose_node([*base, *trial_overrides(chosen)]) if chosen else copy.deepcopy(node))
+        space.set_plain(branch, {key: _plain(nodes[-1], key) for key in space.plain_keys()})
+    space.read_starts()
+    space.refuse_empty()
     configs: list[Config] = []
-    for name, values in trial_values(parameters):
-        try:
-            if anew:
-                configs.append(load_config([*base, *trial_overrides(values)]))
-            else:
-                for key, value in values.items():
-                    OmegaConf.update(node, key, value, force_add=True)
-                configs.append(to_config(node))
-        except (RequestError, OmegaConfBaseException, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise RequestError(
-                f"space.parameters[{name}]: {reason} (a trial may draw {name}={values[name]})"
-            ) from error
+    for branch, own in zip(space.branches, nodes, strict=True):
+        example = space.example(branch)
+        if example is not None:  # else no trial comes here
+            configs.extend(_with_values(own, searched, space, branch, example))
     return configs
 
 
-def _check_not_fixed(parameters: Sequence[SpaceParameter], overrides: Sequence[str]) -> None:
+def _with_values(
+    node: DictConfig, searched: Collection[str], space: CellSpace, branch: Values, example: Values
+) -> list[Config]:
+    """A branch with values that its trials may meet: the example, then every extreme of each parameter."""
+    configs: list[Config] = []
+    deciding = [item for item in space.parameters if item.name in branch and item.label in example]
+    if deciding:
+        configs.append(_compose_trial(node, searched, space.named(example), deciding[-1]))
+    for item in space.parameters:
+        if item.label not in example or item.name in branch:
+            continue
+        for value in samples(item.declared):
+            drawn = space.near(example, item.label, value)
+            if drawn is not None:  # else the constraints keep every trial from it
+                configs.append(_compose_trial(node, searched, space.named(drawn), item))
+    return configs
+
+
+def _compose_trial(node: DictConfig, searched: Collection[str], values: Values, tried: Parameter) -> Config:
+    try:
+        for name, value in values.items():
+            if name not in searched:
+                OmegaConf.update(node, name, value, force_add=True)
+        return to_config(node)
+    except (RequestError, OmegaConfBaseException, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        value = values.get(tried.name)
+        raise RequestError(f"{tried.key}: {reason} (a trial may draw {tried.name}={value})") from error
+
+
+def _plain(node: DictConfig, key: str) -> object:
+    """A key's value as constraints see it: of a group, the name of its option."""
+    value = OmegaConf.select(node, f"{key}.name" if key in groups() else key)
+    return OmegaConf.to_container(value) if isinstance(value, DictConfig | ListConfig) else value
+
+
+def _check_not_fixed(space: CellSpace, overrides: Sequence[str], levels: Collection[str]) -> None:
     given = {key_of(item): item for item in overrides}
-    for parameter in parameters:
+    for parameter in space.parameters:
         if parameter.name in given:
             raise RequestError(
-                f"{given[parameter.name].lstrip('+')}: the space searches it ({describe(parameter)}): "
+                f"{given[parameter.name].lstrip('+')}: the space searches it ({describe(parameter.declared)}): "
                 "drop it here, or search nothing with space.parameters=[]"
+            )
+        if parameter.name in levels:
+            raise RequestError(
+                f"sweep.factors.{parameter.name}: the space searches it too ({parameter.key}): drop one of the two"
             )
 
 

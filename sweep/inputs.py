@@ -17,6 +17,10 @@ from conf.inputs import (
     project_path,
 )
 from conf.schema import Config, Launch
+from sweep.space import CellSpace
+
+SPECIAL = ("gp", "cmaes")  # samplers that need a package, or do not take every space
+NEIGHBOURS = "neighbours"
 
 
 def check_inputs(config: Config) -> None:
@@ -32,6 +36,32 @@ def check_inputs(config: Config) -> None:
     _check_rule(config)
     _check_pruner(config)
     _check_accelerate_config(config.launch)
+
+
+def check_sampling(config: Config, space: CellSpace) -> None:
+    """Check that a cell's space can be sampled as asked.
+
+    Raises:
+        RequestError: the sampler has no such parameter, misses a package or does not take the space.
+    """
+    if not config.sweep.sampler.parameters and config.sweep.sampler.name not in SPECIAL:
+        return
+    from sweep.samplers import check_sampler  # here, since it loads Optuna
+
+    check_sampler(config.sweep.sampler, space, config.sweep.trials)
+
+
+def check_start(start_from: str | None) -> None:
+    """Check that `sweep.start_from` names an earlier study.
+
+    Raises:
+        RequestError: it does not.
+    """
+    if start_from not in (None, NEIGHBOURS) and not (Path(str(start_from)) / "study.yaml").is_file():
+        raise RequestError(
+            f"sweep.start_from={start_from}: there is no such study: give {NEIGHBOURS}, or the folder of a study, "
+            "for example runs/demo"
+        )
 
 
 def _check_steps(config: Config) -> None:

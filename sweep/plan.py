@@ -13,7 +13,8 @@ from sweep.gpus import find_gpus
 from sweep.hints import command
 from sweep.launch import slot_count
 from sweep.record import StudyFolder, differences
-from sweep.space import describe
+from sweep.space import Parameter
+from sweep.values import describe
 
 FINISHED = ("complete", "stopped", "pruned", "diverged", "out_of_memory", "timeout", "crashed")
 
@@ -36,17 +37,21 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan in words."""
-        trials, folds = self.request.runs_a_cell, self.request.folds
-        cells = self.request.cells
+        folds, cells = self.request.folds, self.request.cells
         label_width = max(len(cell.label) for cell in cells)
-        product = f"{len(cells)} cells x {trials // folds} trials" + (
-            f" x {folds} folds" if folds > 1 else ""
-        )
+        counts = sorted({cell.trials for cell in cells})
+        per_cell = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        product = f"{len(cells)} cells x {per_cell} trials" + (f" x {folds} folds" if folds > 1 else "")
         lines = [f"{product} = {self.request.planned} trials, {self._sampling()}"]
         for cell, cost in zip(cells, self.costs, strict=True):
-            lines.append(f"  {cell.label:<{label_width}}  {_cell_line(cell, cost, trials)}")
-        steps = sum(trials * (cell.config.budget.max_steps or 0) for cell in cells)
-        size = sum(cost.megabytes for cost in self.costs) * trials
+            lines.append(
+                f"  {cell.label:<{label_width}}  {_cell_line(cell, cost, self.request.runs_of(cell))}"
+            )
+        runs = [self.request.runs_of(cell) for cell in cells]
+        steps = sum(
+            count * (cell.config.budget.max_steps or 0) for count, cell in zip(runs, cells, strict=True)
+        )
+        size = sum(count * cost.megabytes for count, cost in zip(runs, self.costs, strict=True))
         lines.append(f"steps: at most {steps:,}; disk: about {_size(size)}")
         remaining = self.request.planned - self.done
         lines.append(
@@ -63,7 +68,11 @@ class Plan:
     def _sampling(self) -> str:
         sweep = self.request.config.sweep
         pruner = "no pruning" if sweep.pruner.name == "none" else f"pruner {sweep.pruner.name}"
-        return f"sampler {sweep.sampler.name}, {pruner}"
+        grid = (
+            " (every point of the space: sweep.trials has no effect)" if sweep.sampler.name == "grid" else ""
+        )
+        objectives = f", minimizing {' and '.join(sweep.objectives)}" if len(sweep.objectives) > 1 else ""
+        return f"sampler {sweep.sampler.name}{grid}, {pruner}{objectives}"
 
 
 def make_plan(request: Request) -> Plan:
@@ -82,7 +91,8 @@ def make_plan(request: Request) -> Plan:
         done = finished_trials(folder)
     slots = slot_count(request.config.launch, find_gpus(request.config))
     share = 1 - done / request.planned
-    total = sum(cost.seconds for cost in costs) * request.runs_a_cell * share
+    runs = [request.runs_of(cell) for cell in request.cells]
+    total = sum(count * cost.seconds for count, cost in zip(runs, costs, strict=True)) * share
     used = min(slots, max(1, request.planned - done))
     longest = max(cost.seconds for cost in costs) if done < request.planned else 0.0
     return Plan(request, costs, done, slots, max(total / used, longest))
@@ -117,9 +127,16 @@ def finished_trials(folder: StudyFolder) -> int:
 
 
 def _cell_line(cell: Cell, cost: Cost, trials: int) -> str:
-    space = ", ".join(describe(item) for item in cell.parameters) or "nothing searched: trials differ by seed"
+    space = ", ".join(map(_searched, cell.space.parameters)) or "nothing searched: trials differ by seed"
+    if cell.space.constraints:
+        space += f"; with {', '.join(constraint.text for _, constraint in cell.space.constraints)}"
     steps = cell.config.budget.max_steps
     return f"{trials} x {steps} steps, about {duration(cost.seconds)} each; {space}"
+
+
+def _searched(parameter: Parameter) -> str:
+    where = ", ".join(f"{name}={'|'.join(map(str, wanted))}" for name, wanted in parameter.conditions)
+    return describe(parameter.declared) + (f" (where {where})" if where else "")
 
 
 def _sources(costs: Sequence[Cost]) -> str:

@@ -93,7 +93,9 @@ def write_record(folder: StudyFolder, request: Request, hardware: Mapping[str, A
         "study": folder.name,
         "created": created,
         "overrides": list(request.overrides),
-        "cells": [{"label": cell.label, "levels": cell.levels} for cell in request.cells],
+        "cells": [
+            {"label": cell.label, "levels": cell.levels, "trials": cell.trials} for cell in request.cells
+        ],
         "trials": request.config.sweep.trials,
         "seeds": {"runs": request.config.seed, "sampler": request.config.sweep.sampler.seed},
         "git": git_state(),

@@ -1,7 +1,7 @@
 """What an earlier supervisor left of a study: told to Optuna what had ended, lined up what goes on."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 import math
 import time
@@ -61,16 +61,16 @@ def recover(
     return recovered
 
 
-def tell(study: CellStudy, asked: Asked, best: float | None, outcome: str) -> None:
-    """Tell Optuna: the lowest held-out loss, however the run ended, unless it failed or goes on later."""
+def tell(study: CellStudy, asked: Asked, values: Sequence[float], outcome: str) -> None:
+    """Tell Optuna the objectives' values, however the run ended, unless it failed or goes on later."""
     if outcome in UNFINISHED:
         return
     if outcome == "pruned":
         study.tell(asked.number, "pruned")
-    elif outcome in FAILED or best is None or not math.isfinite(best):
+    elif outcome in FAILED or not values or not all(map(math.isfinite, values)):
         study.tell(asked.number, "failed")
     else:
-        study.tell(asked.number, "complete", best)
+        study.tell(asked.number, "complete", values)
 
 
 def _refuse_strangers(folder: StudyFolder, studies: Studies) -> None:
@@ -88,7 +88,7 @@ def _refuse_strangers(folder: StudyFolder, studies: Studies) -> None:
 def _remember(recovered: Recovered, run: RunFolder, cell: Cell, announce: Callable[[str], None]) -> None:
     """A trial that Optuna knows as ended."""
     if run.outcome() is not None:
-        recovered.rows[run.path.name] = row_of(run, cell.label, cell.config.evaluation)
+        recovered.rows[run.path.name] = _row(run, cell)
     else:
         recovered.lost[cell.label] += 1
         announce(f"{run.path.name}: its run folder is gone; another trial takes its place")
@@ -102,13 +102,17 @@ def _take_over(recovered: Recovered, folder: StudyFolder, study: CellStudy, cell
         recovered.waiting.append((cell, asked))
         return
     run.write_verdict(verdict)
-    row = row_of(run, cell.label, cell.config.evaluation)
+    row = _row(run, cell)
     row.values = asked.values
     recovered.rows[run.path.name] = row
-    losses = CurveTail(run.curve).read()
-    if losses:
-        study.report(asked.number, losses)
-    tell(study, asked, row.best, verdict.outcome)
+    tail = CurveTail(run.curve)
+    tail.read()
+    study.report(asked.number, tail.losses)
+    tell(study, asked, row.objectives, verdict.outcome)
+
+
+def _row(run: RunFolder, cell: Cell) -> Row:
+    return row_of(run, cell.label, cell.config.evaluation, cell.config.sweep.objectives)
 
 
 def _verdict(run: RunFolder) -> Verdict | None:

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from conf.schema import Evaluation
 from curves.run_folder import RunFolder
 from sweep.cost import measured_speed
+from sweep.objectives import objective_values, pareto_front
 from sweep.table import Row
 from sweep.tail import CurveTail
 
+_COMPARED = ("complete", "stopped", "diverged", "timeout")  # outcomes of trials that Optuna is told values of
 
-def row_of(folder: RunFolder, cell: str, evaluation: Evaluation) -> Row:
+
+def row_of(folder: RunFolder, cell: str, evaluation: Evaluation, objectives: Sequence[str] = ()) -> Row:
     """A trial as its run folder tells it; `outcome` is None while it runs or waits to be continued."""
     status, verdict = folder.read_status(), folder.read_verdict()
     tail = CurveTail(folder.curve)  # which passes over damaged lines
@@ -18,6 +21,7 @@ def row_of(folder: RunFolder, cell: str, evaluation: Evaluation) -> Row:
     row.step = max(status.step if status else 0, tail.last.step if tail.last else 0)
     row.max_steps = status.max_steps if status else None
     row.losses = list(tail.losses.values())
+    row.objectives = objective_values(tail, objectives) or []
     row.outcome = folder.outcome()
     row.reason = verdict.reason if verdict else ""
     speed = measured_speed(status, tail.last, len(tail.losses))
@@ -38,4 +42,27 @@ def cell_summary(rows: Sequence[Row], cells: Sequence[str]) -> list[str]:
         )
         shown = f"; lowest held-out loss {best.best:.4f} in trial {best.number:04d}" if best else ""
         lines.append(f"  {cell}: {counts}{shown}")
+    return lines
+
+
+def fronts(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The trials of each cell that no other trial of it is better than in every objective."""
+    found: dict[str, list[Row]] = {}
+    for cell in dict.fromkeys(row.cell for row in rows):
+        own = [row for row in rows if row.cell == cell and row.objectives and row.outcome in _COMPARED]
+        found[cell] = [own[index] for index in pareto_front([row.objectives for row in own])]
+    return found
+
+
+def front_lines(rows: Sequence[Row], objectives: Sequence[str]) -> list[str]:
+    """The Pareto front of each cell in words; nothing where there is one objective."""
+    if len(objectives) < 2:
+        return []
+    lines = []
+    for cell, front in fronts(rows).items():
+        shown = "; ".join(
+            f"{row.objectives[0]:.4f} at {row.objectives[1]:g} {objectives[1]} (trial {row.number:04d})"
+            for row in front
+        )
+        lines.append(f"  {cell}: Pareto front of held-out loss and {objectives[1]}: {shown or 'nothing yet'}")
     return lines

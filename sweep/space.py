@@ -1,45 +1,434 @@
-"""The search space of a cell: which parameters it has, and a sampled value as overrides."""
+"""The search space of a cell: what is searched under which conditions, and which points keep its constraints.
 
-from collections.abc import Mapping, Sequence
+A point is drawn in stages: first the parameters that every trial has, together, then those whose conditions
+the values so far meet, stage by stage in the order in which the space declares them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+import itertools
+import random
 from typing import Any
 
-from conf.compose import groups, known_keys, options
+from conf.compose import groups, known_keys
 from conf.errors import RequestError
 from conf.quoting import override
 from conf.schema import Config, SpaceParameter
+from conf.validate_sweep import space_key
+from sweep.conditions import Condition, read_conditions
+from sweep.declared import check_declared
+from sweep.expression import Constraint
+from sweep.values import contains, describe, every_value, from_unit, same, snap, step_count
 
-_RESERVED = (
-    "study",
-    "run_dir",
-    "runs_dir",
-    "budget.study",
-    "dataset.fold",
-    "dataset.folds",
-)  # the sweep's own
-_FREE = ("stopping.parameters.",)  # below these any key is valid
+MOST_BRANCHES = 256
+LARGEST_GRID = 10_000  # points
+TRIES = 2_000  # random points among which one has to keep the constraints
+
+Values = dict[str, Any]
 
 
-def search_space(config: Config, levels: Mapping[str, str]) -> list[SpaceParameter]:
-    """The parameters that are searched in a cell: those whose `when` fits its levels.
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a cell.
 
-    Raises:
-        RequestError: a parameter or its `when` names something unknown, or two parameters share a name.
+    Attributes:
+        label: its name in Optuna; its own unless the space declares that several times in this cell.
+        key: where it is declared, for messages.
+        conditions: what other parameters have to be.
     """
-    chosen: dict[str, SpaceParameter] = {}
-    for parameter in config.space.parameters:
-        _check_name(parameter)
-        if not all(
-            _fits(config, levels, parameter, group, wanted) for group, wanted in parameter.when.items()
-        ):
-            continue
-        if parameter.name in chosen:
+
+    label: str
+    key: str
+    declared: SpaceParameter
+    conditions: tuple[Condition, ...]
+
+    @property
+    def name(self) -> str:
+        return self.declared.name
+
+
+class CellSpace:
+    """The parameters of one cell, its conditions, constraints and points to try first.
+
+    Values are keyed by `name` where they are a trial's (of the parameters of one name at most one is searched in a
+    trial), and by `label` where Optuna knows them.
+
+    Attributes:
+        parameters: all that some trial of the cell has, in the order of their declaration.
+        stages: the same, those with equal conditions together.
+        starts: values by label that the first trials take, one mapping a trial.
+    """
+
+    def __init__(self, config: Config, levels: Mapping[str, str]) -> None:
+        """Read the space that a cell's configuration declares.
+
+        Raises:
+            RequestError: naming the file and the key of a mistake.
+        """
+        self._space = config.space
+        self._place = ", ".join(levels.values())
+        self._options = {group: _option(config, levels, group) for group in groups()}
+        self.parameters = self._read_parameters(config)
+        by_conditions = itertools.groupby(
+            sorted(self.parameters, key=self._stage_of), key=lambda item: item.conditions
+        )
+        self.stages = [list(stage) for _, stage in by_conditions]
+        self._names = {item.label: item.name for item in self.parameters}
+        self._searched = set(self._names.values())
+        self._branching = {name for item in self.parameters for name, _ in item.conditions}
+        self._branching |= {item.name for item in self.parameters if item.name in self._options}
+        self.constraints = self._read_constraints()
+        self._plain: dict[tuple[Any, ...], Values] = {}
+        self.branches = self._find_branches()
+        self.starts: list[Values] = []
+        self._grid: list[Values] | None = None
+
+    # --- drawing ---
+
+    def walk(self, choose: Callable[[list[Parameter]], Values]) -> Values:
+        """Values by label of every stage that a trial comes to; `choose` gives those of one stage."""
+        drawn: Values = {}
+        values: Values = {}
+        for stage in self.stages:
+            if self._applies(stage[0].conditions, values):
+                chosen = choose(stage)
+                drawn |= chosen
+                values |= self.named(chosen)
+        return drawn
+
+    def draw(self, source: random.Random, fixed: Mapping[str, Any]) -> Values:
+        """A point by label, evenly distributed where `fixed` does not hold it; its constraints may be violated."""
+        return self.walk(
+            lambda stage: {
+                item.label: fixed[item.label]
+                if item.label in fixed
+                else from_unit(item.declared, source.random())
+                for item in stage
+            }
+        )
+
+    def named(self, drawn: Mapping[str, Any]) -> Values:
+        """Values by label as values by name."""
+        return {self._names[label]: value for label, value in drawn.items()}
+
+    def allows(self, values: Mapping[str, Any]) -> bool:
+        """Whether values by name keep every constraint that speaks of what the trial has.
+
+        Raises:
+            RequestError: a constraint cannot be computed with them.
+        """
+        plain = self._plain.get(self._choice(values), {})
+        for key, constraint in self.constraints:
+            if any(name in self._searched and name not in values for name in constraint.names):
+                continue
+            try:
+                kept = constraint.holds({**plain, **values})
+            except ValueError as error:
+                raise RequestError(f"{key}={constraint.text}: {error}") from error
+            if not kept:
+                return False
+        return True
+
+    def grid(self) -> list[Values]:
+        """Every point by label that keeps the constraints, the last parameter changing fastest.
+
+        Raises:
+            RequestError: a parameter has a range without steps, or the points are too many or none.
+        """
+        if self._grid is None:
+            self._grid = self._find_grid()
+        return self._grid
+
+    def _find_grid(self) -> list[Values]:
+        for item in self.parameters:
+            if step_count(item.declared) is None:
+                raise RequestError(
+                    f"{item.key}.step=null: sweep.sampler.name=grid needs steps or choices: "
+                    f"give {item.name} a step, or take another sampler"
+                )
+        found: list[Values] = []
+        for looked_at, drawn in enumerate(self._points({}, {}, 0)):
+            if looked_at >= LARGEST_GRID:
+                raise RequestError(
+                    f"sweep.sampler.name=grid: the space has more than {LARGEST_GRID} points: take larger steps, "
+                    "fewer choices, or another sampler"
+                )
+            if self.allows(self.named(drawn)):
+                found.append(drawn)
+        if not found:
             raise RequestError(
-                f"space={config.space.name}: {parameter.name} is searched twice in the cell "
-                f"{', '.join(levels.values())}: narrow one of the two with `when`"
+                "sweep.sampler.name=grid: no point of the grid keeps the constraints: loosen one"
             )
-        _check_values(parameter)
-        chosen[parameter.name] = parameter
-    return list(chosen.values())
+        return found
+
+    def _points(self, drawn: Values, values: Values, stage: int) -> Iterator[Values]:
+        if stage == len(self.stages):
+            yield drawn
+            return
+        parameters = self.stages[stage]
+        if not self._applies(parameters[0].conditions, values):
+            yield from self._points(drawn, values, stage + 1)
+            return
+        # Counted lazily: a stage may have more points than memory holds.
+        for chosen in _product([item.declared for item in parameters]):
+            labelled = dict(zip((item.label for item in parameters), chosen, strict=True))
+            yield from self._points(drawn | labelled, values | self.named(labelled), stage + 1)
+
+    # --- constraints ---
+
+    def plain_keys(self) -> list[str]:
+        """Keys in constraints that are not searched: their values come from the configuration of a branch."""
+        names = {name for _, constraint in self.constraints for name in constraint.names}
+        return sorted(names - self._searched)
+
+    def set_plain(self, branch: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+        """The values of `plain_keys` in a branch."""
+        self._plain[self._choice(branch)] = dict(values)
+
+    def example(self, branch: Mapping[str, Any], held: Mapping[str, Any] | None = None) -> Values | None:
+        """A point of a branch by label that keeps the constraints; None where none is found.
+
+        Raises:
+            RequestError: a constraint cannot be computed.
+        """
+        fixed = {item.label: branch[item.name] for item in self.parameters if item.name in branch}
+        fixed |= held or {}
+        source = random.Random(0)
+        tries = TRIES if self.constraints else 1
+        for _ in range(tries):
+            drawn = self.draw(source, fixed)
+            if self.allows(self.named(drawn)):
+                return drawn
+        return None
+
+    def near(self, example: Mapping[str, Any], label: str, value: Any) -> Values | None:
+        """The example with another value of one parameter, else another point of its branch with that value."""
+        drawn = {**example, label: value}
+        if self.allows(self.named(drawn)):
+            return drawn
+        branch = {name: item for name, item in self.named(example).items() if name in self._branching}
+        return self.example(branch, {label: value})
+
+    def refuse_empty(self) -> None:
+        """Refuse constraints that no point keeps.
+
+        Raises:
+            RequestError: naming the first constraint that no point keeps, or all of them.
+        """
+        if not self.constraints or any(self.example(branch) is not None for branch in self.branches):
+            return
+        source = random.Random(0)
+        drawn = [self.named(self.draw(source, {})) for _ in range(TRIES)]
+        for key, constraint in self.constraints:
+            if not any(self._keeps(constraint, values) for values in drawn):
+                raise RequestError(
+                    f"{key}={constraint.text}: none of {TRIES} random points keeps it: widen the bounds of "
+                    f"{', '.join(constraint.names)} or loosen it"
+                )
+        raise RequestError(
+            f"{space_key(self._space, 'constraints')}: none of {TRIES} random points keeps all "
+            f"{len(self.constraints)}: widen the bounds or loosen one"
+        )
+
+    def _keeps(self, constraint: Constraint, values: Values) -> bool:
+        if any(name in self._searched and name not in values for name in constraint.names):
+            return True
+        return constraint.holds({**self._plain.get(self._choice(values), {}), **values})
+
+    def _read_constraints(self) -> list[tuple[str, Constraint]]:
+        """Key and constraint of all that speak of this cell's parameters."""
+        declared = {item.name for item in self._space.parameters}
+        found = []
+        for index, text in enumerate(self._space.constraints):
+            key = space_key(self._space, f"constraints[{index}]")
+            try:
+                constraint = Constraint(text)
+            except ValueError as error:
+                raise RequestError(f"{key}={text}: {error}") from error
+            for name in constraint.names:
+                if name not in declared and name not in known_keys() and name not in self._options:
+                    raise RequestError(
+                        f"{key}={text}: there is no key '{name}'; it may name searched parameters "
+                        f"({', '.join(sorted(declared)) or 'none yet'}), groups and keys of the configuration"
+                    )
+            if not declared & set(constraint.names):
+                raise RequestError(
+                    f"{key}={text}: names no searched parameter: name one of {', '.join(sorted(declared))}"
+                )
+            if declared & set(constraint.names) <= self._searched:
+                found.append((key, constraint))
+        return found
+
+    # --- conditions ---
+
+    def _read_parameters(self, config: Config) -> list[Parameter]:
+        found: list[tuple[str, SpaceParameter, tuple[Condition, ...]]] = []
+        above: list[SpaceParameter] = []
+        for index, declared in enumerate(self._space.parameters):
+            key = space_key(self._space, f"parameters[{index}]")
+            check_declared(declared, key)
+            own = {item.name for _, item, _ in found}
+            conditions = read_conditions(declared, key, above, own, self._options, self._space.parameters)
+            above.append(declared)
+            if conditions is not None:
+                found.append((key, declared, conditions))
+        names = [declared.name for _, declared, _ in found]
+        return [
+            Parameter(
+                declared.name
+                if names.count(declared.name) == 1
+                else f"{declared.name}[{key.rsplit('[', 1)[1]}",
+                key,
+                declared,
+                conditions,
+            )
+            for key, declared, conditions in found
+        ]
+
+    def _stage_of(self, parameter: Parameter) -> int:
+        """Place of the first parameter with the same conditions."""
+        return next(
+            index for index, item in enumerate(self.parameters) if item.conditions == parameter.conditions
+        )
+
+    def _applies(self, conditions: Sequence[Condition], values: Mapping[str, Any]) -> bool:
+        """Whether a trial with these values meets conditions; a group that it does not search is the cell's."""
+        for name, wanted in conditions:
+            if name not in values and name not in self._options:
+                return False
+            value = values.get(name, self._options.get(name))
+            if not any(same(value, item) for item in wanted):
+                return False
+        return True
+
+    def _choice(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What tells the branch of a trial."""
+        return tuple((name, values[name]) for name in sorted(self._branching) if name in values)
+
+    def _find_branches(self) -> list[Values]:
+        """Values by name of what decides about conditions and groups: every combination that a trial can have.
+
+        Raises:
+            RequestError: they are too many, or a branch has two parameters of one name.
+        """
+        branches: list[Values] = [{}]
+        for stage in self.stages:
+            deciding = [item for item in stage if item.name in self._branching]
+            following: list[Values] = []
+            for branch in branches:
+                if not self._applies(stage[0].conditions, branch):
+                    following.append(branch)
+                    continue
+                self._refuse_twice(stage, branch)
+                names = [item.name for item in deciding]
+                for chosen in itertools.product(*(item.declared.choices or [] for item in deciding)):
+                    following.append(branch | dict(zip(names, chosen, strict=True)))
+                if len(following) > MOST_BRANCHES:
+                    raise RequestError(
+                        f"{space_key(self._space, 'parameters')}: conditions and groups make more than "
+                        f"{MOST_BRANCHES} combinations: make some of {', '.join(sorted(self._branching))} factors "
+                        "of the sweep, or give them fewer choices"
+                    )
+            branches = following
+        for branch in branches:
+            self._refuse_twice([], branch)
+        return branches
+
+    def _refuse_twice(self, stage: Sequence[Parameter], branch: Mapping[str, Any]) -> None:
+        """One value a name: of two declarations the conditions let one through."""
+        seen: dict[str, Parameter] = {}
+        parameters = stage or [item for item in self.parameters if self._applies(item.conditions, branch)]
+        for item in parameters:
+            if item.name in seen:
+                where = f" {self._place}" if self._place else ""
+                chosen = ", ".join(f"{name}={value}" for name, value in branch.items())
+                raise RequestError(
+                    f"{item.key}.name={item.name}: is searched twice in the cell{where}"
+                    f"{f' ({chosen})' if chosen else ''}: narrow one of the two with `when`"
+                )
+            seen[item.name] = item
+
+    # --- points to try first ---
+
+    def read_starts(self) -> None:
+        """Take the points to try first, once the constraints can be computed.
+
+        Raises:
+            RequestError: a point lies outside the space or violates a constraint.
+        """
+        first = {
+            item.label: item.declared.first for item in self.parameters if item.declared.first is not None
+        }
+        self._refuse_first()
+        points = [
+            (space_key(self._space, f"points[{at}]"), item) for at, item in enumerate(self._space.points)
+        ]
+        starts = [self._start(key, point, first if at == 0 else {}) for at, (key, point) in enumerate(points)]
+        self.starts = starts or ([first] if first else [])
+        for at, fixed in enumerate(self.starts):
+            if self.example({}, fixed) is None:
+                key = points[at][0] if points else space_key(self._space, "parameters")
+                what = "point" if points else "value of `first`"
+                raise RequestError(f"{key}: no trial with this {what} keeps the constraints: change it")
+
+    def adopt(self, values: Mapping[str, Any]) -> Values:
+        """A trial's values from elsewhere by label: those that are searched here, moved into their bounds.
+
+        Empty where no trial can have them.
+        """
+        fixed: Values = {}
+        adopted: Values = {}
+        for stage in self.stages:
+            if not self._applies(stage[0].conditions, adopted):
+                continue
+            for item in stage:
+                value = snap(item.declared, values[item.name]) if item.name in values else None
+                if value is not None:
+                    fixed[item.label] = adopted[item.name] = value
+        return fixed if self.example({}, fixed) is not None else {}
+
+    def _start(self, key: str, point: Mapping[str, Any], first: Mapping[str, Any]) -> Values:
+        """A point by label, with the values of `first` where it says nothing else."""
+        declared = {item.name for item in self._space.parameters}
+        for name in point:
+            if name not in declared:
+                raise RequestError(
+                    f"{key}.{name}: is not searched; a point may set {', '.join(sorted(declared)) or 'nothing'}"
+                )
+        fixed: Values = {}
+        values: Values = {}
+        for stage in self.stages:
+            if not self._applies(stage[0].conditions, values):
+                continue
+            for item in stage:
+                if item.name in point:
+                    value = point[item.name]
+                    if not contains(item.declared, value):
+                        raise RequestError(
+                            f"{key}.{item.name}={value}: lies outside {describe(item.declared)}: "
+                            "take a value of it, or state it as `first` of the parameter"
+                        )
+                    fixed[item.label] = values[item.name] = value
+                elif item.label in first:
+                    fixed[item.label] = values[item.name] = first[item.label]
+        for item in self.parameters:
+            if item.name in point and item.name not in values:
+                needed = ", ".join(f"{name}={'|'.join(map(str, wanted))}" for name, wanted in item.conditions)
+                raise RequestError(
+                    f"{key}.{item.name}={point[item.name]}: is searched only where {needed}: add that to the point"
+                )
+        return fixed
+
+    def _refuse_first(self) -> None:
+        for item in self.parameters:
+            declared = item.declared
+            if declared.first is None:
+                continue
+            if not contains(declared, declared.first):
+                raise RequestError(
+                    f"{item.key}.first={declared.first}: lies outside {describe(declared)}"
+                    + (": an integer range has a whole first value" if declared.integer else "")
+                )
 
 
 def trial_overrides(values: Mapping[str, Any]) -> list[str]:
@@ -47,101 +436,14 @@ def trial_overrides(values: Mapping[str, Any]) -> list[str]:
     return [override(name, value) for name, value in values.items()]
 
 
-def first_values(parameters: Sequence[SpaceParameter]) -> dict[str, Any]:
-    """The values that a cell's first trial takes, where the space states them."""
-    return {item.name: item.first for item in parameters if item.first is not None}
+def _option(config: Config, levels: Mapping[str, str], group: str) -> str | None:
+    return levels.get(group, getattr(getattr(config, group, None), "name", None))
 
 
-def trial_values(parameters: Sequence[SpaceParameter]) -> list[tuple[str, dict[str, Any]]]:
-    """Values that trials may meet: first an example, then every extreme of each parameter, one at a time.
-
-    Each comes with the name of the parameter that it tries. A mistake in a bound or in the last choice is
-    found by them before a study starts, not when a trial draws it.
-    """
-    samples = {item.name: _sample_values(item) for item in parameters}
-    example = {name: values[0] for name, values in samples.items()}
-    return [(name, {**example, name: value}) for name, values in samples.items() for value in values]
-
-
-def _sample_values(parameter: SpaceParameter) -> list[Any]:
-    """The first value, every choice, the bounds, and between them one that is whole only where all are."""
-    first = [] if parameter.first is None else [parameter.first]
-    if parameter.choices is not None:
-        return [*first, *parameter.choices]
-    assert parameter.low is not None and parameter.high is not None  # conf.validate holds this
-    if parameter.integer:
-        return [*first, int(parameter.low), int(parameter.high)]
-    between = parameter.low + 0.382 * (parameter.high - parameter.low)
-    return [*first, parameter.low, parameter.high, between]
-
-
-def describe(parameter: SpaceParameter) -> str:
-    """One parameter in words, for example `optimizer.lr 0.0005..0.01 log`."""
-    if parameter.choices is not None:
-        return f"{parameter.name} {{{', '.join(map(str, parameter.choices))}}}"
-    return f"{parameter.name} {parameter.low:g}..{parameter.high:g}{' log' if parameter.log else ''}"
-
-
-def _fits(
-    config: Config, levels: Mapping[str, str], parameter: SpaceParameter, group: str, wanted: Any
-) -> bool:
-    if group not in groups():
-        raise RequestError(
-            f"space.parameters[{parameter.name}].when: there is no group '{group}'; "
-            f"valid are {', '.join(groups())}"
-        )
-    valid = options(group)
-    names = [wanted] if isinstance(wanted, str) else list(wanted)
-    for name in names:
-        if name not in valid:
-            raise RequestError(
-                f"space.parameters[{parameter.name}].when.{group}={name}: there is no such option; "
-                f"valid are {', '.join(valid)}"
-            )
-    return levels.get(group, str(getattr(getattr(config, group), "name", ""))) in names
-
-
-def _check_name(parameter: SpaceParameter) -> None:
-    name = parameter.name
-    if name in _RESERVED or name.startswith(("sweep.", "space.", "launch.")):
-        raise RequestError(f"space.parameters[{name}]: {name} belongs to the sweep and cannot be searched")
-    if name in groups():
-        unknown = [item for item in parameter.choices or [None] if item not in options(name)]
-        if unknown:
-            raise RequestError(
-                f"space.parameters[{name}]: {name} is a group: its choices are {', '.join(options(name))}, "
-                f"not {unknown[0]}"
-            )
+def _product(parameters: Sequence[SpaceParameter]) -> Iterator[tuple[Any, ...]]:
+    if not parameters:
+        yield ()
         return
-    if name not in known_keys() and not name.startswith(_FREE):
-        raise RequestError(f"space.parameters[{name}]: there is no key '{name}'; {_near(name)}")
-
-
-def _near(name: str) -> str:
-    parent = name.rsplit(".", 1)[0]
-    near = [key for key in known_keys() if key.startswith(f"{parent}.")]
-    return f"valid keys are {', '.join(near or groups())}"
-
-
-def _check_values(parameter: SpaceParameter) -> None:
-    key = f"space.parameters[{parameter.name}]"
-    for item in parameter.choices or []:
-        if item is not None and not isinstance(item, bool | int | float | str):
-            raise RequestError(
-                f"{key}.choices: {item} is a {type(item).__name__}: only plain values can be searched"
-            )
-    if parameter.integer and not all(
-        float(bound or 0).is_integer() for bound in (parameter.low, parameter.high)
-    ):
-        raise RequestError(f"{key}=[{parameter.low}, {parameter.high}]: an integer range has whole bounds")
-    if parameter.first is None:
-        return
-    if parameter.choices is not None:
-        inside = parameter.first in parameter.choices
-    else:
-        low, high = parameter.low, parameter.high
-        inside = isinstance(parameter.first, int | float) and (low or 0) <= parameter.first <= (high or 0)
-        if inside and parameter.integer and not isinstance(parameter.first, int):
-            raise RequestError(f"{key}.first={parameter.first}: an integer range has a whole first value")
-    if not inside:
-        raise RequestError(f"{key}.first={parameter.first}: lies outside {describe(parameter)}")
+    for value in every_value(parameters[0]):
+        for rest in _product(parameters[1:]):
+            yield (value, *rest)

@@ -8,9 +8,10 @@ from typing import Any
 from rich.console import Console
 
 from conf.schema import Evaluation
+from conf.validate_sweep import LOSS
 from curves.run_folder import RunFolder
 from sweep.record import StudyFolder
-from sweep.rows import row_of
+from sweep.rows import front_lines, fronts, row_of
 from sweep.table import Row, Totals, draw
 
 WIDE = 400  # columns where there is no terminal
@@ -23,15 +24,24 @@ def read_study(folder: StudyFolder, owner: int | None) -> dict[str, Any]:
     known = Evaluation.__dataclass_fields__
     recorded = record["config"].get("evaluation") or {}
     evaluation = Evaluation(**{key: value for key, value in recorded.items() if key in known})
-    rows = [_row(RunFolder(path), owner, evaluation) for path in sorted(folder.trials.glob("[0-9]*-*"))]
+    objectives = (record["config"].get("sweep") or {}).get("objectives") or [LOSS]
+    planned = sum(int(cell.get("trials", record["trials"])) for cell in record["cells"]) * _folds(record)
+    rows = [
+        _row(RunFolder(path), owner, evaluation, objectives)
+        for path in sorted(folder.trials.glob("[0-9]*-*"))
+    ]
     return {
         "study": folder.name,
         "folder": str(folder.path),
         "supervisor": owner,
         "cells": labels,
-        "planned": len(labels) * int(record["trials"]) * _folds(record),
+        "planned": planned,
         "done": sum(row.outcome not in (None, "preempted", "interrupted", "config_error") for row in rows),
         "running": sum(row.outcome is None for row in rows),
+        "objectives": list(objectives),
+        "pareto_front": {cell: [row.number for row in front] for cell, front in fronts(rows).items()}
+        if len(objectives) > 1
+        else None,
         "trials": [{**asdict(row), "best": row.best} for row in rows],
     }
 
@@ -50,6 +60,8 @@ def print_status(records: Sequence[dict[str, Any]]) -> None:
             Row(**{key: value for key, value in trial.items() if key != "best"}) for trial in record["trials"]
         ]
         console.print(draw(totals, rows, console.width, len(rows) + 10))
+        for line in front_lines(rows, record["objectives"]):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _folds(record: dict[str, Any]) -> int:
@@ -58,8 +70,8 @@ def _folds(record: dict[str, Any]) -> int:
     return int(config["dataset"]["folds"]) if (config.get("sweep") or {}).get("folds") else 1
 
 
-def _row(folder: RunFolder, owner: int | None, evaluation: Evaluation) -> Row:
-    row = row_of(folder, folder.path.name.split("-", 1)[1], evaluation)
+def _row(folder: RunFolder, owner: int | None, evaluation: Evaluation, objectives: Sequence[str]) -> Row:
+    row = row_of(folder, folder.path.name.split("-", 1)[1], evaluation, objectives)
     if row.outcome is None and owner is None:
         row.outcome = "interrupted"
     return row

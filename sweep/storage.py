@@ -31,6 +31,20 @@ def open_journal(path: Path) -> JournalStorage:
     return JournalStorage(JournalFileBackend(str(path)))
 
 
+def open_for_reading(path: Path) -> JournalStorage:
+    """The journal of another study, which may be running: nothing is cleared away or written.
+
+    Raises:
+        WorkError: a line is damaged.
+    """
+    if not path.is_file():
+        raise WorkError(f"{path}: there is no such file: restore it from a copy, or name another study")
+    content = path.read_bytes()
+    _check_lines(path, content[: content.rfind(b"\n") + 1])
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return JournalStorage(JournalFileBackend(str(path)))
+
+
 def _check_lines(path: Path, content: bytes) -> None:
     for number, line in enumerate(content.splitlines(), start=1):
         try:

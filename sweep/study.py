@@ -1,8 +1,10 @@
-"""Optuna, and nothing else: one study per cell in one journal, asked and told by the one supervisor.
+"""Optuna, and nothing else: one study per cell in one storage, asked and told by the one supervisor.
 
 The sampler is made anew for every question, seeded by (seed, cell, trial number): what a study answers then
 depends on its history alone, so that a resumed sweep goes on as the uninterrupted one would have, and repeats
-nothing.
+nothing. With the samplers random, qmc and grid an answer depends on nothing but the number.
+
+What is needed at every turn is counted here: reading all trials takes longer the more there are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,18 +13,28 @@ from typing import Any
 import warnings
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from conf.schema import Pruner, Sampler, SpaceParameter
-from sweep.pruners import make_pruner
-from sweep.samplers import make_sampler
+from conf.schema import Sweep
+from sweep.draw import PointSampler, distribution, suggest
+from sweep.pruners import make_pruner, on_grid
+from sweep.samplers import Question, make_sampler
+from sweep.space import CellSpace
 
 FOLDER = "folder"  # a trial's user attribute: the name of its run folder
+START = "start"  # a trial's user attribute: values by label that it takes over from elsewhere
+ORIGIN = "origin"  # and from where
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+@dataclass(frozen=True)
+class Start:
+    """Values by name that a cell's first trial takes over, and where they come from, in words."""
+
+    values: dict[str, Any]
+    origin: str
 
 
 @dataclass(frozen=True)
@@ -32,84 +44,132 @@ class Asked:
     number: int
     values: dict[str, Any]
     folder: str | None = None
+    origin: str = ""  # of values that it took over from elsewhere
+
+
+@dataclass(frozen=True)
+class Best:
+    """The trial of a cell with the lowest held-out loss."""
+
+    loss: float
+    values: dict[str, Any]
 
 
 class CellStudy:
-    """The Optuna study of one cell."""
+    """The Optuna study of one cell.
+
+    Args:
+        label: the cell's; names the study.
+        trials: planned parameter sets.
+        grid: steps at which held-out losses are compared, the last one the horizon.
+        folds: runs with the same values: each is a trial of Optuna's, number by number.
+    """
 
     def __init__(
         self,
         storage: BaseStorage,
         label: str,
-        parameters: Sequence[SpaceParameter],
-        first: Mapping[str, Any],
-        sampler: Sampler,
-        pruner: Pruner,
+        space: CellSpace,
+        sweep: Sweep,
         trials: int,
-        first_step: int,
-        max_steps: int,
+        grid: Sequence[int],
         folds: int = 1,
     ) -> None:
         self.label = label
-        self._folds = folds  # runs with the same values: each is a trial of Optuna's, number by number
         self._storage = storage
-        self._distributions = {item.name: _distribution(item) for item in parameters}
-        self._sampler = sampler
+        self._space = space
+        self._sampler = sweep.sampler
         self._trials = trials
-        self._pruner = make_pruner(pruner, first_step, max_steps)
+        self._grid = list(grid)
+        self._folds = folds
+        first_step = next((step for step in self._grid if step > 0), 1)
+        self._pruner = make_pruner(sweep.pruner, first_step, max(self._grid[-1], 1))
         self._study: Study = optuna.create_study(
-            storage=storage, study_name=label, direction="minimize", load_if_exists=True, pruner=self._pruner
+            storage=storage,
+            study_name=label,
+            directions=["minimize"] * len(sweep.objectives),
+            load_if_exists=True,
+            sampler=PointSampler({}),
+            pruner=self._pruner,
         )
         self._id = storage.get_study_id_from_name(label)
-        if first and not self._study.get_trials(deepcopy=False):
-            self._study.enqueue_trial(dict(first))
+        self._best: Best | None = None
+        earlier = self._all()
+        self._asked = len(earlier)
+        for trial in earlier:
+            if trial.state == TrialState.COMPLETE:
+                self._note_best(trial.values[0], trial.params)
 
-    def ask(self) -> Asked:
-        """A new trial with sampled values, or the first one's stated values."""
-        number = self.asked()
-        self._study.sampler = self._make_sampler(number)
-        trial = self._study.ask(self._distributions)
-        return Asked(trial.number, dict(trial.params))
+    def asked(self) -> int:
+        """Trials that were started, whatever became of them."""
+        return self._asked
+
+    def best(self) -> Best | None:
+        """The best complete trial; None where there is none yet."""
+        return self._best
+
+    def takes_start(self) -> bool:
+        """Whether the next trial is the one that takes over values from elsewhere: the first without a stated point."""
+        return self._asked == len(self._space.starts) * self._folds
+
+    def ask(self, start: Start | None = None) -> Asked:
+        """A new trial: with the values of a stated point, of `start`, or sampled ones.
+
+        Raises:
+            RequestError: no values keep the constraints.
+        """
+        adopted = self._space.adopt(start.values) if start is not None else {}
+        if start is not None and adopted:
+            template = optuna.trial.create_trial(
+                state=TrialState.RUNNING, user_attrs={START: adopted, ORIGIN: start.origin}
+            )
+            trial_id = self._storage.create_new_trial(self._id, template)
+        else:
+            trial_id = self._storage.create_new_trial(self._id)
+        frozen = self._storage.get_trial(trial_id)
+        self._asked = max(self._asked, frozen.number + 1)
+        return self._sample(frozen)
 
     def complete(self, asked: Asked) -> Asked:
         """A trial with all of its values: a supervisor may have been killed between asking and sampling."""
-        if asked.values.keys() >= self._distributions.keys():
+        if asked.folder is not None:
             return asked
-        self._study.sampler = self._make_sampler(asked.number)
-        trial = optuna.trial.Trial(self._study, self._trial_id(asked.number))
-        for name, distribution in self._distributions.items():
-            _suggest(trial, name, distribution)
-        return replace(asked, values=dict(trial.params))
+        return self._sample(self._storage.get_trial(self._trial_id(asked.number)))
 
     def assign(self, number: int, folder: str) -> None:
         """Note which run folder a trial lives in."""
         self._storage.set_trial_user_attr(self._trial_id(number), FOLDER, folder)
 
-    def report(self, number: int, losses: Mapping[int, float]) -> bool:
-        """Report new held-out losses (step: loss) and ask whether the trial is to be pruned."""
+    def report(self, number: int, losses: Mapping[int, float]) -> int | None:
+        """Report a run's held-out losses (step: loss), and ask whether the trial is to be pruned.
+
+        Optuna is told the losses at the steps of the shared grid, each once, and asked after each.
+
+        Returns:
+            The step at which it is to be pruned; None where it is not.
+        """
         trial_id = self._trial_id(number)
         known = self._storage.get_trial(trial_id).intermediate_values
-        new = {step: loss for step, loss in losses.items() if known.get(step) != loss}
-        for step, loss in sorted(new.items()):
+        for step, loss in on_grid(losses, self._grid).items():
+            if step in known:
+                continue
             self._storage.set_trial_intermediate_value(trial_id, step, loss)
-        return bool(new) and bool(self._pruner.prune(self._study, self._storage.get_trial(trial_id)))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # wilcoxon's, on steps that the best trial lacks
+                if self._pruner.prune(self._study, self._storage.get_trial(trial_id)):
+                    return step
+        return None
 
-    def tell(self, number: int, state: str, value: float | None = None) -> None:
-        """End a trial: `complete` with its lowest held-out loss, `pruned` or `failed`."""
-        self._study.sampler = self._make_sampler(number)
-        self._study.tell(number, value if state == "complete" else None, state=_STATES[state])
-
-    def asked(self) -> int:
-        """Trials that were started, whatever became of them."""
-        return sum(trial.state != TrialState.WAITING for trial in self._all())
+    def tell(self, number: int, state: str, values: Sequence[float] | None = None) -> None:
+        """End a trial: `complete` with the values of the objectives, `pruned` or `failed`."""
+        told = list(values or []) if state == "complete" else None
+        self._study.tell(number, told, state=_STATES[state])
+        if told is not None:
+            self._note_best(told[0], self._storage.get_trial(self._trial_id(number)).params)
 
     def running(self) -> list[Asked]:
         """Trials without an end: those of a supervisor that is gone."""
-        return [
-            Asked(trial.number, dict(trial.params), trial.user_attrs.get(FOLDER))
-            for trial in self._all()
-            if trial.state == TrialState.RUNNING
-        ]
+        return [self._as_asked(trial) for trial in self._all() if trial.state == TrialState.RUNNING]
 
     def folders(self) -> list[str]:
         """The run folders of all trials, in the order of the trials."""
@@ -117,40 +177,46 @@ class CellStudy:
 
     def states(self) -> dict[str, int]:
         """Number of trials by Optuna's state."""
-        names = [trial.state.name for trial in self._all() if trial.state != TrialState.WAITING]
+        names = [trial.state.name for trial in self._all()]
         return {name: names.count(name) for name in sorted(set(names))}
 
-    def _make_sampler(self, number: int) -> BaseSampler:
-        """Of a parameter set's first fold the configured sampler; its other folds repeat the first one's values."""
-        sampler = make_sampler(self._sampler, self.label, number, self._trials)
-        first = number - number % self._folds
-        if number == first:
-            return sampler
-        values = self._storage.get_trial(self._trial_id(first)).params
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.samplers.PartialFixedSampler(values, sampler)
+    def _sample(self, frozen: FrozenTrial) -> Asked:
+        """Give a trial the values that it still lacks."""
+        question = Question(self.label, frozen.number // self._folds, self._trials)
+        fixed = {**self._fixed(frozen), **frozen.params}
+        self._study.sampler = make_sampler(self._sampler, self._space, question, fixed)
+        trial = optuna.trial.Trial(self._study, frozen._trial_id)
+        for item in self._space.parameters:
+            if item.label in trial.relative_params:
+                suggest(trial, item.label, distribution(item.declared))
+        self._study.sampler = PointSampler({})  # `tell` asks a sampler too, and needs none
+        return replace(self._as_asked(frozen), values=self._space.named(trial.params))
+
+    def _fixed(self, frozen: FrozenTrial) -> dict[str, Any]:
+        """Values by label that a trial has anyway.
+
+        Those of its set's first fold, of a point that the space states, or of a trial elsewhere.
+        """
+        place, fold = divmod(frozen.number, self._folds)
+        if fold > 0:
+            return dict(self._storage.get_trial(self._trial_id(frozen.number - fold)).params)
+        if START in frozen.user_attrs:
+            return dict(frozen.user_attrs[START])
+        stated = self._sampler.name != "grid" and place < len(self._space.starts)
+        return self._space.starts[place] if stated else {}
+
+    def _as_asked(self, trial: FrozenTrial) -> Asked:
+        attributes = trial.user_attrs
+        return Asked(
+            trial.number, self._space.named(trial.params), attributes.get(FOLDER), attributes.get(ORIGIN, "")
+        )
+
+    def _note_best(self, loss: float, params: Mapping[str, Any]) -> None:
+        if self._best is None or loss < self._best.loss:
+            self._best = Best(loss, self._space.named(params))
 
     def _all(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
 
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
-
-
-def _distribution(parameter: SpaceParameter) -> BaseDistribution:
-    if parameter.choices is not None:
-        return CategoricalDistribution(parameter.choices)
-    assert parameter.low is not None and parameter.high is not None  # conf.validate holds this
-    if parameter.integer:
-        return IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log)
-    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
-
-
-def _suggest(trial: optuna.trial.Trial, name: str, distribution: BaseDistribution) -> None:
-    if isinstance(distribution, CategoricalDistribution):
-        trial.suggest_categorical(name, distribution.choices)
-    elif isinstance(distribution, IntDistribution):
-        trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log)
-    elif isinstance(distribution, FloatDistribution):
-        trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)

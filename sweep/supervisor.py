@@ -18,13 +18,17 @@ from sweep.attempts import Attempt, failures_in_vain, note_end, note_start, read
 from sweep.cells import Cell, Request
 from sweep.cost import expected_cost, measured_speed, read_earlier_runs
 from sweep.hints import command, shown
+from sweep.inputs import NEIGHBOURS
 from sweep.launch import LaunchBackend, Order, Process, trainer_command
+from sweep.objectives import objective_values
 from sweep.policy import FAILED, UNFINISHED, changes_of_next, sizes_of
+from sweep.pruners import shared_grid
 from sweep.record import StudyFolder
 from sweep.recovery import recover, tell
-from sweep.rows import cell_summary
+from sweep.rows import cell_summary, front_lines
 from sweep.screen import Screen, say
-from sweep.space import first_values, trial_overrides
+from sweep.space import trial_overrides
+from sweep.start import Starts
 from sweep.storage import open_journal
 from sweep.study import Asked, CellStudy
 from sweep.table import Row, Totals
@@ -73,17 +77,15 @@ class Supervisor:
             cell.label: CellStudy(
                 storage=storage,
                 label=cell.label,
-                parameters=cell.parameters,
-                first=first_values(cell.parameters),
-                sampler=sweep.sampler,
-                pruner=sweep.pruner,
-                trials=sweep.trials,
-                first_step=cell.config.evaluation.first_step,
-                max_steps=cell.config.budget.max_steps or 1,
+                space=cell.space,
+                sweep=sweep,
+                trials=cell.trials,
+                grid=shared_grid(cell.config),
                 folds=request.folds,
             )
             for cell in request.cells
         }
+        self._starts = Starts(sweep.start_from, request.cells, self._studies)
         earlier = read_earlier_runs(folder.path.parent)
         self._expected = {cell.label: expected_cost(cell.config, earlier).seconds for cell in request.cells}
         self._durations: dict[str, list[float]] = {}  # seconds of this session's trials, by cell
@@ -155,11 +157,15 @@ class Supervisor:
             cell.label: self._studies[cell.label].asked() - self._lost[cell.label]
             for cell in self._request.cells
         }
-        open_cells = [cell for cell in self._request.cells if asked[cell.label] < self._request.runs_a_cell]
+        open_cells = [cell for cell in self._request.cells if asked[cell.label] < self._request.runs_of(cell)]
         if not open_cells:
             return None
-        cell = min(open_cells, key=lambda item: (asked[item.label], -self._expected[item.label]))
-        return cell, self._studies[cell.label].ask()
+        if self._request.config.sweep.start_from == NEIGHBOURS:  # which have to have come before
+            cell = open_cells[0]
+        else:
+            cell = min(open_cells, key=lambda item: (asked[item.label], -self._expected[item.label]))
+        study = self._studies[cell.label]
+        return cell, study.ask(self._starts.of(cell) if study.takes_start() else None)
 
     def _start(self, slot: int, cell: Cell, asked: Asked) -> None:
         """Start a trial, new or continued, in its run folder."""
@@ -189,7 +195,8 @@ class Supervisor:
             number, cell.label, max_steps=cell.config.budget.max_steps, values=asked.values
         )
         again = f"{'continued' if before.status else 'started'} {name}"
-        self._screen.event(again + self._values(asked, changes))
+        origin = f", {asked.origin}" if asked.origin else ""
+        self._screen.event(again + self._values(asked, changes) + origin)
 
     def _values(self, asked: Asked, changes: dict[str, Any]) -> str:
         """What a trial was sampled with, its fold, and what an attempt changes."""
@@ -225,12 +232,14 @@ class Supervisor:
         """Take in what a trial did since the last look; prune it or record its end."""
         exit_status = trial.exit_status()  # before the last look at its files, which are then complete
         losses = trial.poll()
-        prune = self._studies[trial.cell.label].report(trial.asked.number, losses) if losses else False
+        prune = None
+        if losses and trial.stop is None:
+            prune = self._studies[trial.cell.label].report(trial.asked.number, trial.tail.losses)
         self._show(trial)
         if exit_status is not None:
             self._end(trial, trial.verdict(exit_status))
-        elif prune and trial.stop is None and self._halt is None:
-            trial.ask_to_stop("pruned", f"{self._request.config.sweep.pruner.name} at step {max(losses)}")
+        elif prune is not None and self._halt is None:
+            trial.ask_to_stop("pruned", f"{self._request.config.sweep.pruner.name} at step {prune}")
 
     def _end(self, trial: RunningTrial, verdict: Verdict) -> None:
         """Record how an attempt ended; try the trial again, or tell Optuna what came of it."""
@@ -239,6 +248,7 @@ class Supervisor:
         trial.folder.write_verdict(verdict)
         note_end(trial.folder, verdict, trial.step, seconds)
         row = self._rows[trial.folder.path.name]
+        row.objectives = objective_values(trial.tail, self._request.config.sweep.objectives) or []
         row.outcome, row.reason, row.eta_s = verdict.outcome, verdict.reason, None
         if verdict.outcome == "config_error" and self._halt is None:
             self._stop_all(Halt(2, f"{trial.folder.path.name}: {verdict.reason or 'see its log.txt'}"))
@@ -250,7 +260,7 @@ class Supervisor:
         spent = self._durations.setdefault(trial.cell.label, [])
         spent.append(seconds)
         self._expected[trial.cell.label] = sum(spent) / len(spent)
-        tell(self._studies[trial.cell.label], trial.asked, trial.tail.best(), verdict.outcome)
+        tell(self._studies[trial.cell.label], trial.asked, row.objectives, verdict.outcome)
 
     def _goes_on(self, trial: RunningTrial, verdict: Verdict) -> bool:
         """Whether another attempt follows in this session."""
@@ -334,6 +344,8 @@ class Supervisor:
     def _conclude(self) -> int:
         """Print what came out and return the exit status."""
         for line in cell_summary(list(self._rows.values()), [cell.label for cell in self._request.cells]):
+            say(line)
+        for line in front_lines(list(self._rows.values()), self._request.config.sweep.objectives):
             say(line)
         totals = self._totals()
         if self._halt is not None:

@@ -29,6 +29,7 @@ class Row:
         losses: held-out losses in the order of the steps.
         eta_s: seconds to its horizon; None where unknown or ended.
         outcome: None while it runs.
+        objectives: values of what the sweep minimizes, once they are known.
     """
 
     number: int
@@ -40,6 +41,7 @@ class Row:
     outcome: str | None = None
     reason: str = ""
     values: dict[str, object] = field(default_factory=dict)
+    objectives: list[float] = field(default_factory=list)
 
     @property
     def best(self) -> float | None:

@@ -11,11 +11,13 @@ class CurveTail:
 
     Attributes:
         losses: step: val_loss of every evaluation, in the order of the steps.
+        costs: step: what every evaluation had cost by then, `seconds` of training and `images` seen.
         last: the latest point.
     """
 
     def __init__(self, path: Path) -> None:
         self.losses: dict[int, float] = {}
+        self.costs: dict[int, dict[str, float | None]] = {}
         self.last: Point | None = None
         self._path = path
         self._offset = 0
@@ -33,16 +35,22 @@ class CurveTail:
                 for step in [
                     step for step in self.losses if step >= point.step
                 ]:  # a resumed run writes them anew
-                    del self.losses[step]
+                    del self.losses[step], self.costs[step]
                     new.pop(step, None)
                 self.last = point
                 if isinstance(point.val_loss, int | float):
                     self.losses[point.step] = new[point.step] = float(point.val_loss)
+                    self.costs[point.step] = {"seconds": point.wall_s, "images": point.images_seen}
         return new
 
     def best(self) -> float | None:
         """The lowest held-out loss so far."""
-        return min(self.losses.values(), default=None)
+        step = self.best_step()
+        return None if step is None else self.losses[step]
+
+    def best_step(self) -> int | None:
+        """The first step with the lowest held-out loss."""
+        return min(self.losses, key=lambda step: self.losses[step], default=None)
 
     def _new_lines(self) -> list[str]:
         """The whole lines appended since the last call; all of them where the file was replaced or cut."""
@@ -52,6 +60,7 @@ class CurveTail:
                 if status.st_ino != self._inode or status.st_size < self._offset:
                     self._inode, self._offset, self.last = status.st_ino, 0, None
                     self.losses.clear()
+                    self.costs.clear()
                 file.seek(self._offset)
                 content = file.read()
         except FileNotFoundError:

@@ -1,0 +1,173 @@
+"""What a sweep searches and how: ranges, samplers and pruners that types alone cannot express."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+import json
+import math
+from pathlib import Path
+from typing import NoReturn
+
+import yaml
+
+from conf.errors import RequestError
+from conf.schema import Space, SpaceParameter, Sweep
+
+SPACES = Path(__file__).resolve().parent / "space"
+SAMPLERS = ("tpe", "gp", "cmaes", "qmc", "random", "grid", "nsga2")
+PRUNERS = ("none", "median", "percentile", "asha", "hyperband", "patient", "threshold", "wilcoxon")
+LOSS = "held_out_loss"
+COSTS = ("steps", "seconds", "images")
+LARGEST_WHOLE = 2**53  # up to which a float holds every whole number
+
+
+def validate_sweep(sweep: Sweep) -> None:
+    """Check sampler, pruner and objectives.
+
+    Raises:
+        RequestError: for the first that is unknown or does not fit another.
+    """
+    if sweep.trials < 1:
+        raise RequestError(f"sweep.trials={sweep.trials}: must be 1 or more")
+    _one_of("sweep.sampler.name", sweep.sampler.name, SAMPLERS)
+    _one_of("sweep.pruner.name", sweep.pruner.name, PRUNERS)
+    shown = f"sweep.objectives=[{', '.join(sweep.objectives)}]"
+    if sweep.objectives[:1] != [LOSS] or sweep.objectives[1:] not in ([], *([cost] for cost in COSTS)):
+        raise RequestError(
+            f"{shown}: must be [{LOSS}], or [{LOSS}, COST] with one of {', '.join(COSTS)} for COST"
+        )
+    if len(sweep.objectives) > 1 and sweep.pruner.name != "none":
+        raise RequestError(
+            f"sweep.pruner.name={sweep.pruner.name}: several objectives cannot be pruned: "
+            f"set sweep.pruner.name=none, or sweep.objectives=[{LOSS}]"
+        )
+    if sweep.sampler.name == "cmaes" and len(sweep.objectives) > 1:
+        raise RequestError(
+            f"{shown}: sweep.sampler.name=cmaes takes one objective: set sweep.sampler.name=nsga2, or "
+            f"sweep.objectives=[{LOSS}]"
+        )
+    if sweep.sampler.name == "grid" and sweep.start_from is not None:
+        raise RequestError(
+            f"sweep.start_from={sweep.start_from}: sweep.sampler.name=grid tries every point in its order: "
+            "leave sweep.start_from out, or take another sampler"
+        )
+    if sweep.sampler.name == "nsga2" and len(sweep.objectives) == 1:
+        raise RequestError(
+            f"sweep.sampler.name=nsga2: is for two objectives: set sweep.objectives=[{LOSS},steps], or "
+            "sweep.sampler.name=tpe"
+        )
+
+
+def validate_space(space: Space) -> None:
+    """Check that every parameter has choices, or a range that can be drawn from.
+
+    Raises:
+        RequestError: naming the file and the key of the first mistake.
+    """
+    for index, parameter in enumerate(space.parameters):
+        _check_parameter(parameter, space_key(space, f"parameters[{index}]"))
+
+
+def space_key(space: Space, key: str) -> str:
+    """A key of the space as its user finds it: in the yaml file where it stands there, else in the overrides."""
+    path = SPACES / f"{space.name}.yaml"
+    return f"conf/space/{space.name}.yaml: {key}" if _declares(path, space) else f"space.{key}"
+
+
+def _declares(path: Path, space: Space) -> bool:
+    """Whether a file declares the parameters, constraints and points of a space."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        names = [item["name"] for item in content.get("parameters") or []]
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, yaml.YAMLError):
+        return False
+    return (
+        names == [item.name for item in space.parameters]
+        and (content.get("constraints") or []) == space.constraints
+        and (content.get("points") or []) == space.points
+    )
+
+
+def _check_parameter(parameter: SpaceParameter, key: str) -> None:
+    if parameter.choices is not None:
+        _check_choices(parameter, key)
+        return
+    for name, bound in (("low", parameter.low), ("high", parameter.high)):
+        if bound is None or not math.isfinite(bound):
+            _refuse(parameter, f"{key}.{name}", bound, "needs finite bounds low and high, or choices")
+        if parameter.integer and not bound.is_integer():
+            _refuse(parameter, f"{key}.{name}", bound, "an integer range has whole bounds")
+        if parameter.integer and abs(bound) > LARGEST_WHOLE:
+            _refuse(parameter, f"{key}.{name}", bound, f"an integer range lies within {LARGEST_WHOLE} of 0")
+    assert parameter.low is not None and parameter.high is not None
+    if not parameter.low <= parameter.high:
+        _refuse(parameter, f"{key}.low", parameter.low, f"must be at most high={parameter.high:g}")
+    if not math.isfinite(parameter.high - parameter.low):
+        _refuse(
+            parameter,
+            f"{key}.high",
+            parameter.high,
+            f"is too far from low={parameter.low:g}: narrow the range",
+        )
+    if parameter.log and not parameter.low > 0:
+        _refuse(parameter, f"{key}.low", parameter.low, "a log range starts above 0")
+    if parameter.step is not None:
+        _check_step(parameter, parameter.step, key)
+
+
+def _check_choices(parameter: SpaceParameter, key: str) -> None:
+    choices = parameter.choices or []
+    if not choices:
+        _refuse(parameter, f"{key}.choices", "[]", "give at least one choice")
+    given = [name for name in ("low", "high", "step") if getattr(parameter, name) is not None]
+    if given or parameter.log or parameter.integer:
+        name = (given or [name for name in ("log", "integer") if getattr(parameter, name)])[0]
+        _refuse(
+            parameter,
+            f"{key}.{name}",
+            getattr(parameter, name),
+            "belongs to a range: drop it, or drop the choices",
+        )
+    for index, item in enumerate(choices):
+        if item is not None and not isinstance(item, bool | int | float | str):
+            _refuse(
+                parameter,
+                f"{key}.choices[{index}]",
+                item,
+                f"is a {type(item).__name__}: only plain values are searched",
+            )
+        if isinstance(item, float) and math.isnan(item):
+            _refuse(parameter, f"{key}.choices[{index}]", item, "is no number: give one that is")
+        if item in choices[:index]:
+            _refuse(parameter, f"{key}.choices[{index}]", item, "stands there twice: drop one of the two")
+
+
+def _check_step(parameter: SpaceParameter, step: float, key: str) -> None:
+    assert parameter.low is not None and parameter.high is not None
+    if not 0 < step < math.inf:
+        _refuse(parameter, f"{key}.step", step, "must be a positive number")
+    if parameter.log:
+        _refuse(parameter, f"{key}.step", step, "a log range has no steps: set log=false, or give choices")
+    if parameter.integer and not step.is_integer():
+        _refuse(parameter, f"{key}.step", step, "an integer range has a whole step")
+    low, high, width = (Decimal(str(value)) for value in (parameter.low, parameter.high, step))
+    count = (high - low) / width
+    if count > LARGEST_WHOLE:
+        _refuse(parameter, f"{key}.step", step, "is too small for the range: take a larger one, or none")
+    if count != int(count):
+        below = low + int(count) * width
+        _refuse(
+            parameter,
+            f"{key}.high",
+            parameter.high,
+            f"is not low + a multiple of step: take {below} or {below + width}",
+        )
+
+
+def _refuse(parameter: SpaceParameter, key: str, value: object, remedy: str) -> NoReturn:
+    shown = json.dumps(value) if value is None or isinstance(value, bool) else value
+    raise RequestError(f"{key}={shown}: {parameter.name}: {remedy}")
+
+
+def _one_of(key: str, value: str, valid: Sequence[str]) -> None:
+    if value not in valid:
+        raise RequestError(f"{key}={value}: must be one of {', '.join(valid)}")
