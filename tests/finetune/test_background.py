@@ -1,6 +1,5 @@
-"""Background removal by a real model, which takes what is dark for the subject. Needs the extra `background`."""
+"""Background removal by a real model, which takes what is dark for the subject. Needs the extra `background`, which .ci/run installs."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -8,9 +7,7 @@ import pytest
 
 from finetune.prepare.__main__ import main
 
-pytestmark = pytest.mark.skipif(
-    not (find_spec("rembg") and find_spec("onnxruntime")), reason="needs stepbudget[background]"
-)
+pytestmark = pytest.mark.services
 
 # An ONNX network of U2-Net's interface, (1, 3, 320, 320) -> (1, 1, 320, 320): sigmoid(10 - 20 * mean of the channels).
 DARK = bytes.fromhex(
