@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 import json
 import math
+import re
 
 from conf.errors import RequestError
-from conf.schema import Captions, Config, Method, Optimizer, SpaceParameter
+from conf.schema import Captions, Config, Limits, Method, Optimizer, SpaceParameter
 
 MOST_INFERENCE_STEPS = 1000  # timesteps that Stable Diffusion 1 and 2 are trained on
 ADAM_OPTIONS = ("weight_decay", "beta1", "beta2", "epsilon")
@@ -434,8 +435,26 @@ def _check_sweep(config: Config) -> None:
         _refuse(
             "launch.command", "[]", "needs a program, or launch.command=null for the trainer of this project"
         )
+    _check_limits(config.sweep.limits)
     for parameter in config.space.parameters:
         _check_parameter(parameter)
+
+
+def _check_limits(limits: Limits) -> None:
+    for name in ("trials", "steps"):
+        _at_least(f"sweep.limits.{name}", getattr(limits, name), 1)
+    for name in ("hours", "gpu_hours", "disk_gb", "cost", "price_per_gpu_hour"):
+        value = getattr(limits, name)
+        if value is not None and not 0 < value < math.inf:
+            _refuse(f"sweep.limits.{name}", value, "must be a positive number, or null for no limit")
+    if limits.cost is not None and limits.price_per_gpu_hour is None:
+        _refuse(
+            "sweep.limits.cost",
+            limits.cost,
+            "a cost needs the price of a GPU for an hour: sweep.limits.price_per_gpu_hour=2.5",
+        )
+    if not re.fullmatch(r"\S{1,8}", limits.currency):
+        _refuse("sweep.limits.currency", limits.currency, "must be a short word, for example USD")
 
 
 def _check_parameter(parameter: SpaceParameter) -> None:

@@ -14,10 +14,19 @@ import time
 from conf.errors import RequestError, WorkError
 from curves.run_folder import RunFolder, Verdict, find_runs
 from sweep.alarm import Alarm
+from sweep.attempts import record_end, record_start
 from sweep.cells import Cell, Request
 from sweep.cost import expected_cost, measured_speed, read_earlier_runs
 from sweep.hints import command, shown
 from sweep.launch import LaunchBackend, Order, Process, trainer_command
+from sweep.limits import (
+    LIMIT_REACHED,
+    Spending,
+    device_share,
+    exceeded,
+    how_to_raise,
+    trials_exhausted,
+)
 from sweep.record import StudyFolder
 from sweep.rows import cell_summary, row_of
 from sweep.screen import Screen, say
@@ -88,9 +97,15 @@ class Supervisor:
         earlier = read_earlier_runs(folder.path.parent)
         self._expected = {cell.label: expected_cost(cell.config, earlier).seconds for cell in request.cells}
         self._durations: dict[str, list[float]] = {}  # seconds of this session's trials, by cell
+        self._devices = device_share(request.config.launch, gpus, backend.slots)
+        self._spending = Spending(folder, sweep.limits, self._devices, bool(gpus))
+        self._account = self._spending.update([])
 
     def run(self) -> int:
-        """Run to the end; the exit status is 0, or 128 + signal number where it was asked to stop.
+        """Run to the end.
+
+        Returns:
+            0, LIMIT_REACHED, or 128 + signal number where it was asked to stop.
 
         Raises:
             RequestError: a trainer refused its configuration.
@@ -114,6 +129,14 @@ class Supervisor:
         self._listen()
         for trial in list(self._running):
             self._follow(trial)
+        self._account = self._spending.update(self._running)
+        reached = exceeded(self._account)
+        if (
+            self._halt is None
+            and reached is not None
+            and (self._running or self._waiting or self._open_cells())
+        ):
+            self._stop_all(Halt(LIMIT_REACHED, reached))
         if self._halt is None:
             self._fill_slots()
         return bool(self._running)
@@ -129,20 +152,24 @@ class Supervisor:
             if following is None:
                 return
             self._start(slot, *following)
+            self._account = self._spending.update(self._running)
 
     def _next(self) -> tuple[Cell, Asked] | None:
         """A trial to continue, else a new one of the cell with the fewest; the longest first among equals."""
         if self._waiting:
             return self._waiting.popleft()
-        asked = {
-            cell.label: self._studies[cell.label].asked() - self._lost[cell.label]
-            for cell in self._request.cells
-        }
-        open_cells = [cell for cell in self._request.cells if asked[cell.label] < self._request.runs_a_cell]
-        if not open_cells:
+        open_cells = self._open_cells()
+        if not open_cells or trials_exhausted(self._account) is not None:
             return None
-        cell = min(open_cells, key=lambda item: (asked[item.label], -self._expected[item.label]))
+        cell = min(open_cells, key=lambda item: (self._asked(item), -self._expected[item.label]))
         return cell, self._studies[cell.label].ask()
+
+    def _open_cells(self) -> list[Cell]:
+        """Cells that lack trials."""
+        return [cell for cell in self._request.cells if self._asked(cell) < self._request.runs_a_cell]
+
+    def _asked(self, cell: Cell) -> int:
+        return self._studies[cell.label].asked() - self._lost[cell.label]
 
     def _start(self, slot: int, cell: Cell, asked: Asked) -> None:
         """Start a trial, new or continued, in its run folder."""
@@ -161,6 +188,7 @@ class Supervisor:
             environment={"STEPBUDGET_TRIAL": str(number)},
         )
         before = Before.of(folder)
+        record_start(folder, order.argv, self._devices, {})
         process = _start(self._backend, slot, order)
         self._running.append(RunningTrial(number, cell, asked, folder, process, slot, before))
         self._rows[name] = Row(
@@ -215,9 +243,12 @@ class Supervisor:
     def _end(self, trial: RunningTrial, verdict: Verdict) -> None:
         self._running.remove(trial)
         trial.folder.write_verdict(verdict)
-        spent = self._durations.setdefault(trial.cell.label, [])
-        spent.append(time.monotonic() - trial.started)
-        self._expected[trial.cell.label] = sum(spent) / len(spent)
+        took = time.monotonic() - trial.started
+        step = self._rows[trial.folder.path.name].step
+        record_end(trial.folder, verdict.outcome, took, step, trial.first_step)
+        durations = self._durations.setdefault(trial.cell.label, [])
+        durations.append(took)
+        self._expected[trial.cell.label] = sum(durations) / len(durations)
         self._tell(trial.cell, trial.asked, trial.tail.best(), verdict)
         row = self._rows[trial.folder.path.name]
         row.outcome, row.reason, row.eta_s = verdict.outcome, verdict.reason, None
@@ -364,14 +395,21 @@ class Supervisor:
         eta = max([(sum(now) + left * mean) / self._backend.slots, *now])
         note = "stopping" if self._halt else ""
         elapsed = time.monotonic() - self._started
-        return Totals(self._folder.name, done, len(self._running), self._request.planned, elapsed, eta, note)
+        planned, spent = self._request.planned, self._account.words()
+        return Totals(self._folder.name, done, len(self._running), planned, elapsed, eta, note, spent)
 
     def _conclude(self) -> int:
         """Print what came out and return the exit status."""
         for line in cell_summary(list(self._rows.values()), [cell.label for cell in self._request.cells]):
             say(line)
         totals = self._totals()
-        if self._halt is not None:
+        if totals.done < totals.planned and (reached := self._limit_reached()) is not None:
+            self._spending.save(reached)
+            say(f"{totals.done} of {totals.planned} trials are done: a limit is reached: {reached}")
+            say(f"raise it and continue with: {how_to_raise(reached, self._folder.path)}")
+            return LIMIT_REACHED
+        self._spending.save()
+        if self._halt is not None and self._halt.status != LIMIT_REACHED:
             say(f"{totals.done} of {totals.planned} trials are done, {totals.planned - totals.done} remain")
             say(f"continue with: {command('resume', self._folder.path)}")
             if self._halt.status == 2:
@@ -385,6 +423,12 @@ class Supervisor:
             )
         say(f"next: python -m analysis report {shown(self._folder.path)}")
         return 0
+
+    def _limit_reached(self) -> str | None:
+        """The limit that ended this session, in words."""
+        if self._halt is not None:
+            return self._halt.reason if self._halt.status == LIMIT_REACHED else None
+        return trials_exhausted(self._account)
 
     def _refuse_failure(self) -> None:
         """A cell of which nothing is left but failures says nothing about its budget."""

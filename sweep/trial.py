@@ -70,6 +70,7 @@ class RunningTrial:
         self.tail = CurveTail(folder.curve)
         self.status: Status | None = None
         self.stop: Stop | None = None
+        self.first_step = 0 if before.status is None else None  # that this attempt's status has shown
         self._process = process
         self._grace_s = cell.config.launch.grace_s
         self._before = before
@@ -81,6 +82,8 @@ class RunningTrial:
         """Read on in the run folder, press a trial that was asked to end, and return new held-out losses."""
         status = self.folder.read_status()
         self.status = None if status == self._before.status else status
+        if self.first_step is None and self.status is not None and self.status.state == "running":
+            self.first_step = self.status.step
         self._notice_request()
         self._press(time.monotonic())
         return self.tail.read()
