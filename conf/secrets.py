@@ -9,8 +9,12 @@ _NAME = re.compile(r"(.*[_-])?(api|hub|auth)?(token|key|password|passwd|secret|c
 _HARMLESS = ("captions.token",)  # the rare word that comes to name a subject
 _PASSWORD = re.compile(r"(://[^\s:/@'\"]*):[^\s'\"]+@")  # of a URL: everything up to its last @
 _ASSIGNMENT = re.compile(
-    r"""(?P<name>[\w.+~/-]+)(?P<sign>=)(?P<value>'[^']*'|"[^"]*"|[^\s,'"\]}]+)"""
+    r"""(?P<name>[\w.+~/-]+)(?P<sign>=)(?P<value>'[^']*'|"[^"]*"|[^\s,'"\]}{\[][^\s,'"\]}]*)"""
     r"""|(?<=[{,])(?P<entry>\s*["']?[\w-]+["']?\s*:\s*)(?P<held>'[^']*'|"[^"]*"|[^\s,'"\]}]+)"""
+)
+
+_FLAG = re.compile(
+    r"""(?P<name>--?\w[\w-]*)(?P<sign>['"]?[\s,]+)(?P<value>'[^']*'|"[^"]*"|[^\s,'"\]}-][^\s,'"\]}]*)"""
 )
 
 
@@ -43,8 +47,8 @@ def redact_arguments(items: Iterable[Any], key: str = "") -> Iterator[Any]:
 
 
 def redact_text(text: str) -> str:
-    """A text without passwords in URLs and without values of `secret=...`."""
-    return _ASSIGNMENT.sub(_hide, _PASSWORD.sub(rf"\1:{MARK}@", text))
+    """A text without passwords in URLs and without values of `secret=...` and `--secret ...`."""
+    return _FLAG.sub(_hide_flag, _ASSIGNMENT.sub(_hide, _PASSWORD.sub(rf"\1:{MARK}@", text)))
 
 
 def has_mark(item: str) -> bool:
@@ -60,6 +64,11 @@ def _hide(match: re.Match[str]) -> str:
     if not is_secret(name) or _refers(value):
         return match[0]
     return f"{name}{sign}{MARK}" if match["name"] is not None else f"{sign}{MARK}"
+
+
+def _hide_flag(match: re.Match[str]) -> str:
+    hidden = is_secret(match["name"]) and not _refers(match["value"])
+    return f"{match['name']}{match['sign']}{MARK}" if hidden else match[0]
 
 
 def _refers(value: str) -> bool:

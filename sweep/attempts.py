@@ -21,7 +21,7 @@ class Attempt:
     Attributes:
         start: Unix time.
         changes: overrides that differ from the trial's own, for example half the batch.
-        command: its argv, without secrets.
+        overrides: that it was started with, without secrets.
         devices: GPUs, or without GPUs processes, that it had; shares where trials share one.
         end: None where nobody saw its end.
         first_step: where it began, above 0 for one that went on from a checkpoint.
@@ -29,7 +29,7 @@ class Attempt:
 
     start: float
     changes: Mapping[str, Any] = field(default_factory=dict)
-    command: Sequence[str] = ()
+    overrides: Sequence[str] = ()
     devices: float | None = None
     end: float | None = None
     outcome: str | None = None
@@ -39,10 +39,10 @@ class Attempt:
 
 
 def record_start(
-    folder: RunFolder, command: Sequence[str], devices: float, changes: Mapping[str, Any]
+    folder: RunFolder, overrides: Sequence[str], devices: float, changes: Mapping[str, Any]
 ) -> None:
     """Note that a trainer is about to be started."""
-    record = {"changes": dict(changes), "command": list(redact_arguments(command)), "devices": devices}
+    record = {"changes": dict(changes), "overrides": list(redact_arguments(overrides)), "devices": devices}
     _append(folder, {"event": "start", "time": time.time(), **record})
 
 

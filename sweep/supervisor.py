@@ -16,7 +16,7 @@ from curves.run_folder import RunFolder, Verdict, find_runs
 from sweep.alarm import Alarm
 from sweep.attempts import record_end, record_start
 from sweep.cells import Cell, Request
-from sweep.cost import expected_cost, measured_speed, read_earlier_runs
+from sweep.cost import measured_speed
 from sweep.hints import command, shown
 from sweep.launch import LaunchBackend, Order, Process, trainer_command
 from sweep.limits import (
@@ -27,6 +27,7 @@ from sweep.limits import (
     how_to_raise,
     trials_exhausted,
 )
+from sweep.plan import expected_costs
 from sweep.record import StudyFolder
 from sweep.rows import cell_summary, row_of
 from sweep.screen import Screen, say
@@ -94,8 +95,8 @@ class Supervisor:
             )
             for cell in request.cells
         }
-        earlier = read_earlier_runs(folder.path.parent)
-        self._expected = {cell.label: expected_cost(cell.config, earlier).seconds for cell in request.cells}
+        costs = zip(request.cells, expected_costs(request), strict=True)
+        self._expected = {cell.label: cost.seconds for cell, cost in costs}
         self._durations: dict[str, list[float]] = {}  # seconds of this session's trials, by cell
         self._devices = device_share(request.config.launch, gpus, backend.slots)
         self._spending = Spending(folder, sweep.limits, self._devices, bool(gpus))
@@ -188,7 +189,7 @@ class Supervisor:
             environment={"STEPBUDGET_TRIAL": str(number)},
         )
         before = Before.of(folder)
-        record_start(folder, order.argv, self._devices, {})
+        record_start(folder, overrides, self._devices, {})
         process = _start(self._backend, slot, order)
         self._running.append(RunningTrial(number, cell, asked, folder, process, slot, before))
         self._rows[name] = Row(
