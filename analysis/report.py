@@ -18,6 +18,7 @@ from conf.errors import WorkError
 from conf.quoting import override
 from curves.recommendation import CellAnswer
 from curves.run_folder import write_atomically
+from curves.spent import read_account
 
 TEMPLATES = Path(__file__).parent / "templates"
 CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
@@ -31,6 +32,7 @@ GROUPS = (*ALWAYS_NAMED, "dataset", "resolution", "captions")
 DECIDED = ("method.rank", "method.alpha", "method.dropout", "method.targets", "captions.dropout")
 FOLD = "dataset.fold"  # and dataset.folds: of one run of a study, never of its answer
 PLACES = ("run_dir=", "runs_dir=", "study=")
+SHOWN_VERSIONS = ("torch", "diffusers", "transformers", "peft", "accelerate", "optuna", "hydra-core", "numpy")
 MOST_SENTENCES = 6  # cells whose answer is told one by one
 FIELDS = (  # of the table: key in recommendation.json, title, text of the value
     ("recommended_steps", "train", lambda cell: words.steps_or_status(cell)),
@@ -109,6 +111,7 @@ def report_context(analysis: Analysis, figures: Path) -> dict[str, Any]:
         "damaged": analysis.study.damaged,
         "commands": commands(analysis, record),
         "facts": environment(record),
+        "account": read_account(analysis.study.root),
         "words": words,
     }
 
@@ -251,6 +254,8 @@ def environment(record: dict[str, Any]) -> list[tuple[str, str]]:
         facts.append(("python", str(record["python"])))
     for group in ("versions", "hardware", "seeds"):
         values = record.get(group) or {}
+        if group == "versions":
+            values = {name: values[name] for name in SHOWN_VERSIONS if name in values}
         shown = [f"{name} {_shown(value)}" for name, value in values.items() if value not in (None, [])]
         if shown:
             facts.append((group, ", ".join(shown)))

@@ -5,6 +5,8 @@ import contextlib
 import errno
 import sys
 
+from conf.secrets import redact_text
+
 
 class RequestError(Exception):
     """What was asked for is wrong: exit status 2. The message names key, value, valid choices and the remedy."""
@@ -54,4 +56,4 @@ def explain_os_error(error: OSError, place: object = None) -> str:
 def _say(text: str) -> None:
     """One line on standard error, which may be gone with its terminal."""
     with contextlib.suppress(OSError):
-        print(text, file=sys.stderr)
+        print(redact_text(text), file=sys.stderr)

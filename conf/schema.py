@@ -261,6 +261,24 @@ class Pruner:
 
 
 @dataclass
+class Limits:
+    """Caps on a whole study, over all of its cells and sessions; null: none. They may change on resume."""
+
+    trials: int | None = None  # started, over all cells; sweep.trials is the number a cell
+    hours: float | None = None  # of wall clock while a sweep runs, all sessions added up
+    gpu_hours: float | None = (
+        None  # devices of a trial x hours that it ran; without GPUs a process is a device
+    )
+    steps: int | None = (
+        None  # optimizer updates of all trials; what is trained again after a crash counts again
+    )
+    disk_gb: float | None = None  # size of the study's folder, in 10^9 bytes
+    cost: float | None = None  # price_per_gpu_hour x GPU-hours, in `currency`
+    price_per_gpu_hour: float | None = None
+    currency: str = "USD"  # only a label
+
+
+@dataclass
 class Sweep:
     """What is swept: every combination of the factors' levels is a cell with an Optuna study of its own."""
 
@@ -277,6 +295,7 @@ class Sweep:
     sampler: Sampler = field(default_factory=Sampler)
     pruner: Pruner = field(default_factory=Pruner)
     exclude: list[dict[str, str]] = field(default_factory=list)  # combinations that are left out
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass

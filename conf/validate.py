@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 import json
 import math
+import re
 
 from conf.errors import RequestError
-from conf.schema import Captions, Config, Launch, Method, Optimizer
+from conf.schema import Captions, Config, Launch, Limits, Method, Optimizer
 from conf.validate_sweep import validate_space, validate_sweep
 
 MOST_INFERENCE_STEPS = 1000  # timesteps that Stable Diffusion 1 and 2 are trained on
@@ -34,6 +35,7 @@ def validate(config: Config) -> None:
     _check_memory(config)
     _check_run(config)
     _check_launch(config.launch)
+    _check_limits(config.sweep.limits)
     validate_sweep(config.sweep)
     validate_space(config.space)
 
@@ -441,3 +443,20 @@ def _check_launch(launch: Launch) -> None:
         )
     if launch.command is not None and launch.accelerate_config is not None:
         _refuse("launch.accelerate_config", launch.accelerate_config, "give it within launch.command")
+
+
+def _check_limits(limits: Limits) -> None:
+    for name in ("trials", "steps"):
+        _at_least(f"sweep.limits.{name}", getattr(limits, name), 1)
+    for name in ("hours", "gpu_hours", "disk_gb", "cost", "price_per_gpu_hour"):
+        value = getattr(limits, name)
+        if value is not None and not 0 < value < math.inf:
+            _refuse(f"sweep.limits.{name}", value, "must be a positive number, or null for no limit")
+    if limits.cost is not None and limits.price_per_gpu_hour is None:
+        _refuse(
+            "sweep.limits.cost",
+            limits.cost,
+            "a cost needs the price of a GPU for an hour: sweep.limits.price_per_gpu_hour=2.5",
+        )
+    if not re.fullmatch(r"\S{1,8}", limits.currency):
+        _refuse("sweep.limits.currency", limits.currency, "must be a short word, for example USD")

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from conf.errors import RequestError
 from conf.schema import Config
+from conf.secrets import redact, redact_arguments
 from curves.panel import Panel
 from curves.run_folder import RunFacts, RunFolder, write_atomically, write_json
 from finetune.budget import hyperparameters
@@ -144,8 +145,9 @@ def begin(folder: RunFolder, plan: Plan, panel: Panel | None, status: RunStatus)
     elif not resumed:
         folder.curve.unlink(missing_ok=True)
         shutil.rmtree(folder.samples, ignore_errors=True)
-    write_atomically(folder.config, OmegaConf.to_yaml(OmegaConf.structured(plan.config)))
-    write_atomically(folder.overrides, OmegaConf.to_yaml(OmegaConf.create(plan.overrides)))
+    write_atomically(folder.config, OmegaConf.to_yaml(OmegaConf.create(_recorded(plan.config))))
+    overrides = list(redact_arguments(plan.overrides))
+    write_atomically(folder.overrides, OmegaConf.to_yaml(OmegaConf.create(overrides)))
     if panel is not None:
         write_json(folder.panel, {**asdict(panel), "name": panel.name})
     folder.write_facts(facts)
@@ -244,7 +246,7 @@ def _refuse_other_configuration(
         raise RequestError(
             f"run_dir={folder.path}: its record cannot be read ({error}); choose another folder"
         ) from error
-    now = _flat(OmegaConf.to_container(OmegaConf.structured(plan.config)))
+    now = _flat(_recorded(plan.config))
     pairs = [
         (key, before.get(key), now.get(key))
         for key in sorted({*before, *now})
@@ -259,6 +261,11 @@ def _refuse_other_configuration(
                 f"run_dir={folder.path}: holds {kind} run with {key}={old}, asked for now is {new}; "
                 f"repeat its configuration to go on, or choose another folder"
             )
+
+
+def _recorded(config: Config) -> Any:
+    """A configuration as config.yaml keeps it: without secrets."""
+    return redact(OmegaConf.to_container(OmegaConf.structured(config)))
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import time
 from typing import Any
 
+from conf.secrets import redact_arguments
 from curves.run_folder import RunFolder, Status, Verdict
 
 
@@ -17,35 +18,49 @@ class Attempt:
     Attributes:
         started, ended: Unix time; `ended` is None where no supervisor has seen the end.
         changes: values that this attempt has otherwise than the trial's first, by key.
+        overrides: that it was started with, without secrets.
+        devices: GPUs, or without GPUs processes, that it had; a share where trials share one.
         after: `updated` of the status.json that it found: while it stands there, the trainer has said nothing.
         outcome, reason: as in verdict.json.
         step: the last one that was seen, optimizer updates.
+        first_step: where it began, above 0 for one that went on from a checkpoint; None where it did not say.
         seconds: that it ran.
     """
 
     started: float
     changes: dict[str, Any] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+    devices: float | None = None
     after: float | None = None
     ended: float | None = None
     outcome: str | None = None
     reason: str = ""
     step: int = 0
+    first_step: int | None = None
     seconds: float = 0.0
 
 
-def note_start(folder: RunFolder, changes: Mapping[str, Any]) -> None:
+def note_start(
+    folder: RunFolder, overrides: Sequence[str], devices: float, changes: Mapping[str, Any]
+) -> None:
     """To be written before the process starts: one that is never seen to end has been tried all the same."""
     status = folder.read_status()
-    after = status.updated if status is not None else None
-    _append(folder, {"event": "start", "time": time.time(), "changes": dict(changes), "after": after})
+    record = {
+        "changes": dict(changes),
+        "overrides": list(redact_arguments(overrides)),
+        "devices": devices,
+        "after": status.updated if status is not None else None,
+    }
+    _append(folder, {"event": "start", "time": time.time(), **record})
 
 
-def note_end(folder: RunFolder, verdict: Verdict, step: int, seconds: float) -> None:
+def note_end(folder: RunFolder, verdict: Verdict, step: int, seconds: float, first_step: int | None) -> None:
     """How the last attempt ended."""
     record = {
         "outcome": verdict.outcome,
         "reason": verdict.reason,
         "step": step,
+        "first_step": first_step,
         "seconds": round(seconds, 3),
     }
     _append(folder, {"event": "end", "time": verdict.ended, **record})
@@ -57,7 +72,7 @@ def note_missed_end(folder: RunFolder, verdict: Verdict) -> None:
     if attempts and attempts[-1].ended is None:
         status = last_word(folder, attempts)
         seconds = max(0.0, status.updated - attempts[-1].started) if status else 0.0
-        note_end(folder, verdict, status.step if status else 0, seconds)
+        note_end(folder, verdict, status.step if status else 0, seconds, None)
 
 
 def last_word(folder: RunFolder, attempts: Sequence[Attempt]) -> Status | None:
@@ -84,7 +99,7 @@ def read_attempts(folder: RunFolder) -> list[Attempt]:
         try:
             record = json.loads(line)
             if record["event"] == "start":
-                attempts.append(Attempt(float(record["time"]), dict(record["changes"]), record["after"]))
+                attempts.append(_started(record))
             elif attempts:
                 attempts[-1] = _ended(attempts[-1], record)
         except (ValueError, KeyError, TypeError):
@@ -106,6 +121,16 @@ def failures_in_vain(attempts: Sequence[Attempt]) -> int:
     return count
 
 
+def _started(record: Mapping[str, Any]) -> Attempt:
+    return Attempt(
+        float(record["time"]),
+        dict(record["changes"]),
+        tuple(record["overrides"]),
+        record["devices"],
+        record["after"],
+    )
+
+
 def _ended(attempt: Attempt, record: Mapping[str, Any]) -> Attempt:
     return replace(
         attempt,
@@ -113,6 +138,7 @@ def _ended(attempt: Attempt, record: Mapping[str, Any]) -> Attempt:
         outcome=str(record["outcome"]),
         reason=str(record["reason"]),
         step=int(record["step"]),
+        first_step=record["first_step"],
         seconds=float(record["seconds"]),
     )
 

@@ -2,28 +2,33 @@
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
-import fcntl
-import json
-import os
-from pathlib import Path
-import time
-from typing import IO
 
 from conf.errors import RequestError, WorkError, explain_os_error
 from conf.quoting import override
+from conf.secrets import MARK, has_mark
+from sweep.arguments import find_study, only_overrides, take_flag
 from sweep.cells import Request, key_of, make_request
+from sweep.code_state import read_code_state
 from sweep.hints import command
+from sweep.locks import lock_study
 from sweep.plan import make_plan, refuse_changes
-from sweep.record import StudyFolder, differences, hardware_facts, may_change, write_record
+from sweep.record import StudyFolder, check_code, differences, hardware_facts, may_change, write_record
+from sweep.watching import dashboard, status, stop
 
 USAGE = """\
 python -m sweep COMMAND [OVERRIDES or STUDY]
 
-  plan OVERRIDES            compose and check every cell, print cells, trials, time and disk; start nothing
+  plan OVERRIDES [--probe]  compose and check every cell, print cells, trials, time, disk and cost; start nothing,
+                            or with --probe ten steps of each cell
   run OVERRIDES             run the study to its planned number of trials
-  resume STUDY [OVERRIDES]  continue an interrupted study; launch.* may change, sweep.trials may grow
-  status [STUDY] [--json]   what a study has done, from another terminal too
+  resume STUDY [OVERRIDES]  continue an interrupted study; launch.* and sweep.limits.* may change,
+                            sweep.trials may grow
+  status [STUDY] [--json]   what a study has done and spent, from another terminal too
   stop STUDY [--trial N]    ask a running study, or one trial of it, to end cleanly
+  dashboard STUDY [--port N]
+                            optuna-dashboard on the study
+  reproduce STUDY --trial N [--print] [--to FOLDER]
+                            run a trial again and compare the curves; also reproduce TRIAL_FOLDER
 
 examples:
   python -m sweep plan experiment=demo
@@ -31,8 +36,9 @@ examples:
   python -m sweep run study=sizes 'sweep.factors={dataset_size: [n4, n8, n16]}' sweep.trials=6 launch.slots=2
   python -m sweep resume mine launch.slots=4
 
-STUDY is a name (mine), a folder (runs/mine) or study=mine.
-Exit status: 0 done, 1 failed, 2 wrong request, 130 stopped by Ctrl-C.
+STUDY is a name (mine), a folder (runs/mine) or study=mine. Where the code has changed since a study's last session,
+run and resume refuse to mix both, unless --changed-code is given.
+Exit status: 0 done, 1 failed, 2 wrong request, 3 a limit was reached, 130 stopped by Ctrl-C.
 """
 _LATER = ("launch", "tracker", "device", "cache_dir")  # what `resume` may change; sweep.trials may grow
 
@@ -44,12 +50,14 @@ def main(arguments: Sequence[str]) -> int:
         RequestError: what was asked for is wrong.
         WorkError: the sweep failed.
     """
-    commands: dict[str, Callable[[list[str]], int]] = {
+    commands: dict[str, Callable[[Sequence[str]], int]] = {
         "plan": plan,
         "run": run,
         "resume": resume,
         "status": status,
         "stop": stop,
+        "dashboard": dashboard,
+        "reproduce": reproduce,
     }
     if not arguments or {"-h", "--help"} & set(arguments):
         print(USAGE, end="")
@@ -60,37 +68,56 @@ def main(arguments: Sequence[str]) -> int:
     return commands[name](rest)
 
 
-def plan(arguments: list[str]) -> int:
+def plan(arguments: Sequence[str]) -> int:
     """Print what a run would do."""
-    _only_overrides("plan", arguments)
-    print("\n".join(make_plan(make_request(arguments)).lines()))
+    rest, probing = take_flag(arguments, "--probe")
+    only_overrides("plan", rest)
+    request = make_request(rest)
+    if probing:
+        from sweep.probe import probe_cells
+
+        probe_cells(request)
+    made = make_plan(request)
+    print("\n".join(made.lines()))
     return 0
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: Sequence[str]) -> int:
     """Start a study, or go on with it where its settings are the same."""
-    _only_overrides("run", arguments)
-    request = make_request(arguments)
+    rest, changed_code = take_flag(arguments, "--changed-code")
+    only_overrides("run", rest)
+    request = make_request(rest)
     folder = StudyFolder(request.folder)
     if folder.exists():
         refuse_changes(folder, request)
-    return _supervise(request, folder)
+    return _supervise(request, folder, ["run", *arguments], changed_code)
 
 
-def resume(arguments: list[str]) -> int:
+def reproduce(arguments: Sequence[str]) -> int:
+    """Run a recorded trial again."""
+    from sweep.reproduce import reproduce_trial
+
+    return reproduce_trial(arguments)
+
+
+def resume(arguments: Sequence[str]) -> int:
     """Continue a study with the settings it was started with."""
-    folder, rest = _study(arguments)
+    given, changed_code = take_flag(arguments, "--changed-code")
+    folder, rest = find_study(given)
     for item in rest:
-        key = key_of(item)
-        if key != "sweep.trials" and (key.split(".")[0] not in _LATER or not may_change(key)):
-            raise RequestError(
-                f"{item}: a study keeps its settings; "
-                "resume may change launch.* (but launch.processes), tracker.*, device and sweep.trials"
-            )
+        _refuse_other_keys(item)
     record = folder.read()
     place = [override("study", folder.name), override("runs_dir", str(folder.path.parent)), *rest]
     renewed = {key_of(item) for item in place}
-    request = make_request([*(item for item in record["overrides"] if key_of(item) not in renewed), *place])
+    kept = [item for item in record["overrides"] if key_of(item) not in renewed]
+    for item in kept:
+        if has_mark(item):
+            raise RequestError(
+                f"{item}: the record keeps no secrets ({MARK}): give it anew, for example "
+                f"`{command('resume', folder.path, f'{key_of(item)}=...')}`, or name a variable of the environment "
+                f"that holds it: '{key_of(item)}=${{oc.env:NAME}}'"
+            )
+    request = make_request([*kept, *place])
     changed = [item for item in differences(record, request) if item[0] != "sweep.trials"]
     if changed:
         key, old, new = changed[0]
@@ -103,77 +130,22 @@ def resume(arguments: list[str]) -> int:
             f"sweep.trials={request.config.sweep.trials}: the study has {record['trials']} trials a cell; "
             "it can only grow"
         )
-    return _supervise(request, folder)
+    return _supervise(request, folder, ["resume", *arguments], changed_code)
 
 
-def status(arguments: list[str]) -> int:
-    """Print what a study, or every study, has done."""
-    from sweep.status import print_status, read_study
-
-    as_json = "--json" in arguments
-    rest = [item for item in arguments if item != "--json"]
-    runs_dir = _runs_dir(rest)
-    if [item for item in rest if key_of(item) != "runs_dir"]:
-        folders = [_study(rest)[0]]
-    else:
-        folders = _studies(runs_dir)
-        if not folders:
-            raise RequestError(
-                f"{runs_dir}: holds no study yet: start one with python -m sweep run experiment=demo"
-            )
-    records = [read_study(folder, _owner(folder)) for folder in folders]
-    if as_json:
-        print(json.dumps(records if len(records) != 1 else records[0], indent=2, ensure_ascii=False))
-    else:
-        print_status(records)
-    return 0
+def _refuse_other_keys(item: str) -> None:
+    """What `resume` may not change."""
+    key = key_of(item)
+    if key == "sweep.trials" or key.startswith("sweep.limits"):
+        return
+    if key.split(".")[0] not in _LATER or not may_change(key):
+        raise RequestError(
+            f"{item}: a study keeps its settings; resume may change launch.* (but launch.processes), tracker.*, "
+            "device, sweep.limits.* and sweep.trials"
+        )
 
 
-def stop(arguments: list[str]) -> int:
-    """Ask a supervisor to stop, and wait until it has; or ask one trial to end."""
-    rest, trial = _take_trial(arguments)
-    folder, more = _study(rest)
-    if more:
-        raise RequestError(f"{more[0]}: stop takes a study and --trial N")
-    owner = _owner(folder)
-    if owner is None:
-        raise RequestError(f"{folder.name}: no sweep is running on it")
-    if trial is not None:
-        return _stop_trial(folder, trial)
-    from curves.run_folder import write_json
-
-    write_json(folder.stop_request, {"reason": "asked by `sweep stop`"})
-    print(
-        f"asked the sweep of {folder.name} (process {owner}) to stop; its trials write a checkpoint first",
-        flush=True,
-    )
-    grace = float(folder.read()["config"]["launch"]["grace_s"])
-    deadline = time.monotonic() + 2 * grace + 15
-    while time.monotonic() < deadline:
-        if _owner(folder) is None:
-            print(f"stopped; continue with: {command('resume', folder.path)}")
-            return 0
-        time.sleep(0.1)
-    raise WorkError(
-        f"process {owner} still runs: end it with `kill {owner}`; resume continues the study all the same"
-    )
-
-
-def _stop_trial(folder: StudyFolder, number: int) -> int:
-    from curves.run_folder import RunFolder
-
-    found = sorted(folder.trials.glob(f"{number:04d}-*"))
-    if not found:
-        raise RequestError(f"--trial {number}: {folder.name} has no such trial")
-    run_folder = RunFolder(found[0])
-    if run_folder.read_verdict() is not None:
-        raise RequestError(f"--trial {number}: has ended already ({run_folder.outcome()})")
-    run_folder.request_stop("stopped", "asked by hand")
-    print(f"asked {found[0].name} to stop; the sweep goes on with the next trial")
-    return 0
-
-
-def _supervise(request: Request, folder: StudyFolder) -> int:
+def _supervise(request: Request, folder: StudyFolder, words: Sequence[str], changed_code: bool) -> int:
     """Hold the study's lock and run it."""
     from sweep.gpus import find_gpus
     from sweep.launch import LocalBackend
@@ -182,10 +154,15 @@ def _supervise(request: Request, folder: StudyFolder) -> int:
 
     gpus = find_gpus(request.config)
     backend = LocalBackend(request.config.launch, gpus)
+    code = read_code_state()
     with contextlib.ExitStack() as stack:
         with _creating(folder):
-            stack.enter_context(_lock(folder))
-            write_record(folder, request, hardware_facts(gpus, backend.slots))
+            stack.enter_context(lock_study(folder))
+            changed = check_code(folder, code, changed_code) if folder.exists() else None
+            session = ["python", "-m", "sweep", *words]
+            write_record(folder, request, hardware_facts(gpus, backend.slots), session, code)
+        if changed is not None:
+            say(changed)
         say(f"{folder.path}: {len(request.cells)} cells, {request.planned} trials, {backend.slots} at once")
         try:
             return Supervisor(request, folder, backend, gpus, open_screen()).run()
@@ -205,111 +182,3 @@ def _creating(folder: StudyFolder) -> Iterator[None]:
             f"runs_dir={folder.path.parent}, study={folder.name}: {error.filename or folder.path}: "
             f"{error.strerror}: make room or give access there, or name another place"
         ) from error
-
-
-def _lock(folder: StudyFolder) -> IO[str]:
-    """The study's lock, while the file is open: the kernel lets go of it when the process ends, however it ends."""
-    folder.path.mkdir(parents=True, exist_ok=True)
-    file = folder.lock.open("a+", encoding="utf-8")
-    file.seek(0)
-    if not _try_lock(file):
-        with file:
-            raise RequestError(
-                f"study={folder.name}: process {file.read().strip() or '?'} already runs it: "
-                f"watch it with `{command('status', folder.path)}`"
-            )
-    file.truncate()
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
-
-
-def _try_lock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _owner(folder: StudyFolder) -> int | None:
-    """Process number of the supervisor that runs a study now."""
-    try:
-        with folder.lock.open("r+", encoding="utf-8") as file:
-            if _try_lock(file):
-                return None
-            text = file.read().strip()
-            return int(text) if text.isdigit() else 0
-    except FileNotFoundError:
-        return None
-
-
-def _study(arguments: Sequence[str]) -> tuple[StudyFolder, list[str]]:
-    """The study that arguments name (demo, runs/demo, study=demo) and the other arguments.
-
-    Raises:
-        RequestError: none is named, or it does not exist; existing ones are listed.
-    """
-    runs_dir = _runs_dir(arguments)
-    rest: list[str] = []
-    named: list[str] = []
-    for item in arguments:
-        if item.startswith("-"):
-            raise RequestError(f"{item}: there is no such option; see python -m sweep --help")
-        if key_of(item) == "study" and "=" in item:
-            named.append(_text_of(item))
-        elif "=" not in item or StudyFolder(Path(item)).exists():
-            named.append(item)
-        elif key_of(item) != "runs_dir":
-            rest.append(item)
-    existing = [folder.name for folder in _studies(runs_dir)]
-    known = f"there are {', '.join(existing)}" if existing else f"there is none in {runs_dir} yet"
-    if len(named) != 1:
-        raise RequestError(f"name one study, for example `resume runs/demo`; {known}")
-    for path in (Path(named[0]), runs_dir / named[0]):
-        if StudyFolder(path).exists():
-            return StudyFolder(path.absolute()), rest
-    raise RequestError(f"study={named[0]}: there is no such study; {known}")
-
-
-def _text_of(item: str) -> str:
-    """The value of `key=value`, without the quotes that `run` needs around a name with spaces."""
-    text = item.split("=", 1)[1].strip()
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
-
-
-def _studies(runs_dir: Path) -> list[StudyFolder]:
-    paths = sorted(runs_dir.glob("*/study.yaml"), key=lambda path: path.stat().st_mtime)
-    return [StudyFolder(path.parent.absolute()) for path in paths]
-
-
-def _runs_dir(arguments: Sequence[str]) -> Path:
-    given = [_text_of(item) for item in arguments if key_of(item) == "runs_dir" and "=" in item]
-    return Path(given[-1] if given else "runs")
-
-
-def _take_trial(arguments: Sequence[str]) -> tuple[list[str], int | None]:
-    """Split off `--trial N` or `--trial=N`."""
-    rest: list[str] = []
-    trial: str | None = None
-    items = iter(arguments)
-    for item in items:
-        if item == "--trial":
-            trial = next(items, "")
-        elif item.startswith("--trial="):
-            trial = item.split("=", 1)[1]
-        else:
-            rest.append(item)
-    if trial is not None and not trial.isdigit():
-        raise RequestError(f"--trial {trial}: must be the number of a trial, for example --trial 3")
-    return rest, int(trial) if trial is not None else None
-
-
-def _only_overrides(command: str, arguments: Sequence[str]) -> None:
-    for item in arguments:
-        if item.startswith("-"):
-            raise RequestError(f"{item}: there is no such option; see python -m sweep --help")
-        if "=" not in item and not item.startswith("~"):
-            raise RequestError(
-                f"{item}: {command} takes overrides such as experiment=demo; did you mean study={item}?"
-            )

@@ -6,7 +6,7 @@ import itertools
 import json
 from pathlib import Path
 import statistics
-from typing import Any
+from typing import Any, Protocol
 
 from conf.compose import PROJECT_ROOT
 from conf.schema import Config, Evaluation
@@ -26,11 +26,30 @@ _ADAPTER_SHARE = 0.03  # size of an adapter relative to the weights it is on, at
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one trial that goes to its horizon: seconds, megabytes on disk, and what the time is based on."""
+    """Of one trial that goes to its horizon: seconds, megabytes on disk, and what the time is based on.
+
+    `memory_gib` is known only where it was measured.
+    """
 
     seconds: float
     megabytes: float
     source: str
+    memory_gib: float | None = None
+
+
+class Measured(Protocol):
+    """What a probe of a cell has measured: see sweep.probe."""
+
+    @property
+    def step_s(self) -> float: ...
+    @property
+    def evaluation_s(self) -> float: ...
+    @property
+    def launch_s(self) -> float: ...
+    @property
+    def megabytes(self) -> float: ...
+    @property
+    def memory_gib(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -70,29 +89,37 @@ def measured_speed(status: Status | None, last: Point | None, evaluations: int) 
     return Speed(per_step, max(0.0, last.wall_s - last.step * per_step) / evaluations)
 
 
-def expected_cost(config: Config, earlier: list[EarlierRun]) -> Cost:
-    """Of one trial of a cell, if it trains to its horizon."""
-    steps = config.budget.max_steps or 0
-    images = config.optimizer.batch_size * config.optimizer.accumulation * config.launch.processes
-    pixels = config.resolution.pixels or native_pixels(config.base_model.path)
+def expected_cost(config: Config, earlier: Sequence[EarlierRun], probe: Measured | None = None) -> Cost:
+    """Of one trial of a cell, if it trains to its horizon: by its probe, else by earlier runs, else by guess."""
+    steps, evaluations = config.budget.max_steps or 0, evaluation_count(config)
+    image = config.base_model.seconds_per_image * _area_ratio(config)
+    pictures = _picture_rounds(config) * _picture_megabytes(config)
+    if probe is not None:
+        forward = probe.step_s / _images(config) * _FORWARD_SHARE
+        training = steps * probe.step_s + evaluations * probe.evaluation_s
+        seconds = training + _drawing_forwards(config) * forward + probe.launch_s
+        return Cost(seconds, probe.megabytes + pictures, "a probe of ten steps", probe.memory_gib)
     speeds = [
-        Speed(run.speed.step * images / run.batch, run.speed.evaluation)
+        Speed(run.speed.step * _images(config) / run.batch, run.speed.evaluation)
         for run in earlier
         if (run.method, run.base_model) == (config.method.name, config.base_model.name)
-        and run.pixels == pixels
+        and run.pixels == (config.resolution.pixels or native_pixels(config.base_model.path))
     ]
-    size = _megabytes(config)
-    image = config.base_model.seconds_per_image * _area_ratio(config)
     held_out = 1 if config.sweep.folds else config.dataset.held_out
     panel = held_out + config.evaluation.training_images + config.evaluation.class_images
     evaluation = panel * config.evaluation.strata * image * _FORWARD_SHARE
     halves = 1 if config.method.prior_weight is None else 2  # a class image beside each of the subject
-    step, source = halves * images * image, "the base model's seconds_per_image"
+    step, source = halves * _images(config) * image, "the base model's seconds_per_image"
     if speeds:
         step, evaluation = _typical(speeds, evaluation)
         source = f"{len(speeds)} earlier run{'s' if len(speeds) > 1 else ''}"
-    seconds = steps * step + evaluation_count(config) * evaluation + LAUNCH_S
-    return Cost(seconds, size, source)
+    seconds = steps * step + evaluations * evaluation + LAUNCH_S
+    return Cost(seconds, _weights_megabytes(config) + pictures, source)
+
+
+def _images(config: Config) -> int:
+    """Images a step, over all processes."""
+    return config.optimizer.batch_size * config.optimizer.accumulation * config.launch.processes
 
 
 def evaluation_count(config: Config) -> int:
@@ -165,14 +192,33 @@ def _area_ratio(config: Config) -> float:
     return (config.resolution.pixels / native) ** 2 if config.resolution.pixels and native else 1.0
 
 
-def _megabytes(config: Config) -> float:
-    """The weights a run leaves and its pictures."""
+def _weights_megabytes(config: Config) -> float:
+    """The weights a run leaves."""
     weights = config.base_model.megabytes
     if config.method.adapter == "lora":
         # The best weights, and the state that a finished run can be lengthened from.
         weights *= _ADAPTER_SHARE * (config.method.rank or 8) / 8 * (1 + _STATE_SIZE)
-    pixels = config.resolution.pixels or native_pixels(config.base_model.path) or 512
+    return weights
+
+
+def _picture_rounds(config: Config) -> int:
+    """How often a run draws its samples."""
     rounds, step = 2, config.samples.first_step
     while step < (config.budget.max_steps or 0):
         step, rounds = max(step + 1, int(step * config.samples.ratio)), rounds + 1
-    return weights + rounds * config.samples.count * pixels**2 * 2 / 1e6
+    return rounds
+
+
+def _picture_megabytes(config: Config) -> float:
+    """Of one round of samples."""
+    pixels = config.resolution.pixels or native_pixels(config.base_model.path) or 512
+    return _pictures(config) * pixels**2 * 2 / 1e6
+
+
+def _drawing_forwards(config: Config) -> int:
+    """Forward passes of one image that a run's samples take, two an inference step for the guidance."""
+    return _picture_rounds(config) * _pictures(config) * config.samples.inference_steps * 2
+
+
+def _pictures(config: Config) -> int:
+    return len(config.samples.prompts) or config.samples.count

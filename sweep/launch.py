@@ -44,6 +44,9 @@ class Process(Protocol):
     def kill(self) -> None:
         """End it and all that it started."""
 
+    def memory_gib(self, gpus: Sequence[str]) -> float | None:
+        """What it holds now: of the GPUs where there are any, else of main memory; None where that is unknown."""
+
 
 class LaunchBackend(Protocol):
     """Where trials run. Slurm and Ray come in behind this interface."""
@@ -116,6 +119,10 @@ class LocalProcess:
         for pid in descendants:
             _send(pid, signal.SIGKILL)
         self._hang_up()
+
+    def memory_gib(self, gpus: Sequence[str]) -> float | None:
+        pids = [self._popen.pid, *self._descendants()]
+        return _gpu_memory_gib(pids) if gpus else _main_memory_gib(pids)
 
     def _descendants(self) -> list[int]:
         import psutil
@@ -201,6 +208,32 @@ def _die_with_parent() -> Callable[[], None] | None:
             os._exit(1)
 
     return prepare
+
+
+def _main_memory_gib(pids: Sequence[int]) -> float:
+    import psutil
+
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            total += psutil.Process(pid).memory_info().rss
+    return total / 2**30
+
+
+def _gpu_memory_gib(pids: Sequence[int]) -> float | None:
+    """As nvidia-smi counts it by process; None in a container that hides the processes from it."""
+    query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    used = [line.split(",") for line in done.stdout.splitlines() if line.count(",") == 1]
+    own = [
+        float(size)
+        for pid, size in used
+        if pid.strip().isdigit() and size.strip().isdigit() and int(pid) in pids
+    ]
+    return sum(own) / 1024 if own else None
 
 
 def _send(pid: int, number: int) -> None:

@@ -1,4 +1,4 @@
-"""`sweep plan`: every cell composed and checked, with what it will cost; starts nothing."""
+"""`sweep plan`: every cell composed and checked, with what it will cost, and whether the limits hold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,15 @@ from pathlib import Path
 
 from conf.errors import RequestError
 from curves.run_folder import find_runs
+from curves.spent import Account, Spent, amount, read_account
 from sweep.cells import Cell, Request
 from sweep.clock import duration
 from sweep.cost import Cost, expected_cost, read_earlier_runs
 from sweep.gpus import find_gpus
 from sweep.hints import command
 from sweep.launch import slot_count
+from sweep.limits import caps, device_share
+from sweep.probe import read_probes
 from sweep.record import StudyFolder, differences
 from sweep.space import Parameter
 from sweep.values import describe
@@ -24,44 +27,78 @@ class Plan:
     """What a sweep would do.
 
     Attributes:
+        costs: of one trial of each cell.
         done: trials of the study that have ended.
+        spent: by the study so far.
         slots: trials at once.
+        devices: of one trial.
+        on_gpus: whether these are GPUs.
         seconds: wall-clock time of what remains, if every trial trains to its horizon.
     """
 
     request: Request
     costs: list[Cost]
     done: int
+    spent: Spent
     slots: int
+    devices: float
+    on_gpus: bool
     seconds: float
+
+    @property
+    def remaining(self) -> int:
+        return self.request.planned - self.done
+
+    def account(self) -> Account:
+        """What the whole study will have spent, against its limits."""
+        share, limits = self.remaining / self.request.planned, self.request.config.sweep.limits
+        runs = [self.request.runs_of(cell) for cell in self.request.cells]
+        seconds = share * sum(count * cost.seconds for count, cost in zip(runs, self.costs, strict=True))
+        megabytes = share * sum(count * cost.megabytes for count, cost in zip(runs, self.costs, strict=True))
+        steps = sum(
+            count * (cell.config.budget.max_steps or 0)
+            for count, cell in zip(runs, self.request.cells, strict=True)
+        )
+        gpu_hours = self.spent.gpu_hours + seconds * self.devices / 3600
+        price = limits.price_per_gpu_hour
+        spent = Spent(
+            trials=self.request.planned,
+            hours=self.spent.hours + self.seconds / 3600,
+            gpu_hours=gpu_hours,
+            steps=self.spent.steps + round(steps * share),
+            disk_gb=self.spent.disk_gb + megabytes / 1000,
+            cost=None if price is None else gpu_hours * price,
+        )
+        return Account(spent, caps(limits), limits.currency, self.on_gpus)
 
     def lines(self) -> list[str]:
         """The plan in words."""
-        folds, cells = self.request.folds, self.request.cells
-        label_width = max(len(cell.label) for cell in cells)
-        counts = sorted({cell.trials for cell in cells})
+        request, folds = self.request, self.request.folds
+        counts = sorted({cell.trials for cell in request.cells})
         per_cell = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        product = f"{len(cells)} cells x {per_cell} trials" + (f" x {folds} folds" if folds > 1 else "")
-        lines = [f"{product} = {self.request.planned} trials, {self._sampling()}"]
-        for cell, cost in zip(cells, self.costs, strict=True):
-            lines.append(
-                f"  {cell.label:<{label_width}}  {_cell_line(cell, cost, self.request.runs_of(cell))}"
-            )
-        runs = [self.request.runs_of(cell) for cell in cells]
-        steps = sum(
-            count * (cell.config.budget.max_steps or 0) for count, cell in zip(runs, cells, strict=True)
+        product = f"{len(request.cells)} cells x {per_cell} trials" + (
+            f" x {folds} folds" if folds > 1 else ""
         )
-        size = sum(count * cost.megabytes for count, cost in zip(runs, self.costs, strict=True))
-        lines.append(f"steps: at most {steps:,}; disk: about {_size(size)}")
-        remaining = self.request.planned - self.done
+        lines = [f"{product} = {request.planned} trials, {self._sampling()}", *self._cell_lines()]
+        account = self.account()
+        slots = f"{self.slots} slot{'s' if self.slots > 1 else ''}"
         lines.append(
-            f"time: about {duration(self.seconds)} for {remaining} trials in {self.slots} "
-            f"slot{'s' if self.slots > 1 else ''}, estimated from {_sources(self.costs)}, "
-            "if every trial takes all of its steps"
+            f"time: about {duration(self.seconds)} for {self.remaining} trials in {slots}, "
+            f"estimated from {_sources(self.costs)}, if every trial takes all of its steps"
         )
+        lines.append(
+            f"steps: at most {account.spent.steps:,}; disk: about {_size(account.spent.disk_gb * 1000)}"
+        )
+        cost = (
+            ""
+            if account.spent.cost is None
+            else f"; cost: about {amount(account.spent.cost)} {account.currency}"
+        )
+        lines.append(f"{account.unit('gpu_hours')}: about {amount(account.spent.gpu_hours)}{cost}")
+        lines += [f"limit: {text}" for text in limit_lines(account)]
         if self.done:
-            lines.append(f"the study exists: {self.done} of {self.request.planned} trials are done")
-        if self.request.config.study is None:
+            lines.append(f"the study exists: {self.done} of {request.planned} trials are done")
+        if request.config.study is None:
             lines.append("to run it, name the study: study=NAME")
         return lines
 
@@ -74,6 +111,34 @@ class Plan:
         objectives = f", minimizing {' and '.join(sweep.objectives)}" if len(sweep.objectives) > 1 else ""
         return f"sampler {sweep.sampler.name}{grid}, {pruner}{objectives}"
 
+    def _cell_lines(self) -> list[str]:
+        """One line a cell, and below it what is searched there."""
+        cells = self.request.cells
+        width = max(len(cell.label) for cell in cells)
+        lines = []
+        for cell, cost in zip(cells, self.costs, strict=True):
+            trials = self.request.runs_of(cell)
+            hours = trials * cost.seconds * self.devices / 3600
+            unit = Account(Spent(), {}, on_gpus=self.on_gpus).unit("gpu_hours")
+            memory = f", {cost.memory_gib:.1f} GiB" if cost.memory_gib is not None else ""
+            lines.append(
+                f"  {cell.label:<{width}}  {trials} x {cell.config.budget.max_steps} steps, about "
+                f"{duration(cost.seconds)} each; {amount(hours)} {unit}, {_size(cost.megabytes * trials)}{memory}; "
+                f"{_searched(cell)}"
+            )
+        return lines
+
+
+def limit_lines(account: Account) -> list[str]:
+    """Whether each limit holds if all goes as planned."""
+    lines = []
+    for name, limit in account.limits.items():
+        need = getattr(account.spent, name)
+        stated = f"sweep.limits.{name}={limit:g}"
+        verdict = "holds" if need <= limit else "will end the sweep early"
+        lines.append(f"{stated} {verdict}: about {amount(need)} {account.unit(name)} are needed")
+    return lines
+
 
 def make_plan(request: Request) -> Plan:
     """Work out a request's costs, against what its study has already done.
@@ -81,21 +146,31 @@ def make_plan(request: Request) -> Plan:
     Raises:
         RequestError: the study exists with other settings.
     """
-    earlier = read_earlier_runs(Path(request.config.runs_dir).absolute())
-    costs = [expected_cost(cell.config, earlier) for cell in request.cells]
-    done = 0
+    costs = expected_costs(request)
+    done, spent = 0, Spent()
     if request.config.study is not None:
         folder = StudyFolder(request.folder)
         if folder.exists():
             refuse_changes(folder, request)
         done = finished_trials(folder)
-    slots = slot_count(request.config.launch, find_gpus(request.config))
+        account = read_account(folder.path)
+        spent = account.spent if account else Spent()
+    gpus = find_gpus(request.config)
+    slots = slot_count(request.config.launch, gpus)
     share = 1 - done / request.planned
     runs = [request.runs_of(cell) for cell in request.cells]
     total = sum(count * cost.seconds for count, cost in zip(runs, costs, strict=True)) * share
     used = min(slots, max(1, request.planned - done))
     longest = max(cost.seconds for cost in costs) if done < request.planned else 0.0
-    return Plan(request, costs, done, slots, max(total / used, longest))
+    devices = device_share(request.config.launch, gpus, slots)
+    return Plan(request, costs, done, spent, slots, devices, bool(gpus), max(total / used, longest))
+
+
+def expected_costs(request: Request) -> list[Cost]:
+    """Of one trial of each cell: by its probe, else by earlier runs, else by the base model's figures."""
+    probes = read_probes(request)
+    earlier = read_earlier_runs(Path(request.config.runs_dir).absolute())
+    return [expected_cost(cell.config, earlier, probes.get(cell.label)) for cell in request.cells]
 
 
 def refuse_changes(folder: StudyFolder, request: Request) -> None:
@@ -126,15 +201,14 @@ def finished_trials(folder: StudyFolder) -> int:
     return sum(run.outcome() in FINISHED for run in find_runs(folder.path))
 
 
-def _cell_line(cell: Cell, cost: Cost, trials: int) -> str:
-    space = ", ".join(map(_searched, cell.space.parameters)) or "nothing searched: trials differ by seed"
+def _searched(cell: Cell) -> str:
+    space = ", ".join(map(_described, cell.space.parameters)) or "nothing searched: trials differ by seed"
     if cell.space.constraints:
         space += f"; with {', '.join(constraint.text for _, constraint in cell.space.constraints)}"
-    steps = cell.config.budget.max_steps
-    return f"{trials} x {steps} steps, about {duration(cost.seconds)} each; {space}"
+    return space
 
 
-def _searched(parameter: Parameter) -> str:
+def _described(parameter: Parameter) -> str:
     where = ", ".join(f"{name}={'|'.join(map(str, wanted))}" for name, wanted in parameter.conditions)
     return describe(parameter.declared) + (f" (where {where})" if where else "")
 

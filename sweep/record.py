@@ -1,6 +1,6 @@
-"""study.yaml: what a study is, written once at its start; and the rule that it does not change under way."""
+"""study.yaml: what a study is, what it ran with, session by session; and the rule that it does not change under way."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import datetime
 import importlib.metadata
 import os
@@ -12,23 +12,14 @@ from typing import Any
 from omegaconf import OmegaConf
 import yaml
 
-from conf.compose import PROJECT_ROOT
 from conf.errors import RequestError
-from curves.run_folder import write_atomically
+from conf.schema import Config
+from conf.secrets import redact, redact_arguments
+from curves.run_folder import RunFolder, write_atomically
 from sweep.cells import Request
+from sweep.code_state import CodeState, code_name, read_code_state
 
 SCHEMA = 1
-PACKAGES = (
-    "hydra-core",
-    "omegaconf",
-    "optuna",
-    "accelerate",
-    "torch",
-    "diffusers",
-    "peft",
-    "transformers",
-    "numpy",
-)
 _MAY_CHANGE = (
     "launch",
     "tracker",
@@ -37,6 +28,7 @@ _MAY_CHANGE = (
     "cache_dir",
     "device",
 )  # where and how fast, not what
+_MAY_GROW = ("sweep.limits",)
 _KEPT = ("launch.processes",)  # though below those: it multiplies the batch
 _KEYS = {"overrides": list, "config": dict, "cells": list, "trials": int, "created": str}
 
@@ -51,6 +43,21 @@ class StudyFolder:
         self.lock = path / "supervisor.lock"
         self.stop_request = path / "stop.json"  # written by `sweep stop`, removed by the supervisor
         self.trials = path / "trials"
+
+    def patch(self, number: int) -> Path:
+        """What was not committed of the code that sessions ran with: code.patch, code-2.patch, ..."""
+        return self.path / ("code.patch" if number == 1 else f"code-{number}.patch")
+
+    def trial(self, number: int) -> RunFolder:
+        """The run folder of a trial.
+
+        Raises:
+            RequestError: there is none of this number.
+        """
+        found = sorted(self.trials.glob(f"{number:04d}-*"))
+        if not found:
+            raise RequestError(f"--trial {number}: {self.name} has no such trial")
+        return RunFolder(found[0])
 
     @property
     def name(self) -> str:
@@ -85,33 +92,102 @@ class StudyFolder:
         return record
 
 
-def write_record(folder: StudyFolder, request: Request, hardware: Mapping[str, Any]) -> None:
-    """Write study.yaml, or renew it when a study is extended; the first writing's date stays."""
-    created = folder.read()["created"] if folder.exists() else _now()
+def write_record(
+    folder: StudyFolder,
+    request: Request,
+    hardware: Mapping[str, Any],
+    command: Sequence[str] = (),
+    code: CodeState | None = None,
+) -> None:
+    """Write study.yaml, or renew it as a session starts; the first writing's date and all sessions stay.
+
+    Args:
+        command: that started this session.
+        code: that it runs with; None reads it.
+    """
+    earlier = folder.read() if folder.exists() else {}
+    code = code or read_code_state()
+    states = _with_state(folder, list(earlier.get("code") or []), code)
+    session = {
+        "started": _now(),
+        "command": list(redact_arguments(command)),
+        "code": code.content,
+        "host": platform.node(),
+    }
     record = {
         "schema": SCHEMA,
         "study": folder.name,
-        "created": created,
-        "overrides": list(request.overrides),
+        "created": earlier.get("created", _now()),
+        "overrides": list(redact_arguments(request.overrides)),
         "cells": [
             {"label": cell.label, "levels": cell.levels, "trials": cell.trials} for cell in request.cells
         ],
         "trials": request.config.sweep.trials,
         "seeds": {"runs": request.config.seed, "sampler": request.config.sweep.sampler.seed},
-        "git": git_state(),
+        "git": {"commit": code.commit, "dirty": code.dirty},
+        "code": states,
+        "sessions": [*(earlier.get("sessions") or []), session],
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": installed_versions(),
         "hardware": dict(hardware),
         "config": resolved(request),
     }
     write_atomically(folder.record, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
 
 
+def _with_state(folder: StudyFolder, states: list[dict[str, Any]], code: CodeState) -> list[dict[str, Any]]:
+    """The states of the code so far and this one, whose patch is written beside the record."""
+    if any(state.get("content") == code.content for state in states):
+        return states
+    patch = folder.patch(len(states) + 1)
+    if code.patch:
+        write_atomically(patch, code.patch)
+    state = {
+        "content": code.content,
+        "commit": code.commit,
+        "patch": patch.name if code.patch else None,
+        "patch_is_whole": code.whole,
+        "since": _now(),
+    }
+    return [*states, state]
+
+
+def check_code(folder: StudyFolder, code: CodeState, allowed: bool) -> str | None:
+    """Notice that a study's code has changed since its last session.
+
+    Returns:
+        What has changed, in words, where that is allowed; None where nothing has.
+
+    Raises:
+        RequestError: it has changed and that is not allowed.
+    """
+    states, sessions = folder.read().get("code") or [], folder.read().get("sessions") or []
+    last = next((item for item in states if sessions and item["content"] == sessions[-1]["code"]), None)
+    if last is None or last["content"] == code.content:
+        return None
+    was = code_name(last["commit"], bool(last["patch"]), last["content"])
+    if allowed:
+        return f"the code has changed since the last session: {was} then, {code.name()} now"
+    raise RequestError(
+        f"study={folder.name}: the code has changed: the last session ran {was}, this one would run {code.name()}: "
+        "go back to that, or accept runs of different code in one study with --changed-code"
+    )
+
+
 def resolved(request: Request) -> dict[str, Any]:
-    """The study's configuration as plain values."""
-    container = OmegaConf.to_container(OmegaConf.structured(request.config), resolve=True)
+    """The study's configuration as plain values, without secrets."""
+    return _plain(request.config)
+
+
+def flat_config(config: Config) -> dict[str, Any]:
+    """A configuration as dotted keys and plain values, without secrets."""
+    return _flat(_plain(config))
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
     assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+    return {str(key): redact(value, str(key)) for key, value in container.items()}
 
 
 def differences(recorded: Mapping[str, Any], request: Request) -> list[tuple[str, Any, Any]]:
@@ -123,7 +199,8 @@ def differences(recorded: Mapping[str, Any], request: Request) -> list[tuple[str
 
 def may_change(key: str) -> bool:
     """Whether a study goes on with another value of a key: one of where and how fast."""
-    return key.split(".")[0] in _MAY_CHANGE and key not in _KEPT
+    free = key.split(".")[0] in _MAY_CHANGE and key not in _KEPT
+    return free or key.startswith(_MAY_GROW)
 
 
 def hardware_facts(gpus: list[str], slots: int) -> dict[str, Any]:
@@ -135,29 +212,25 @@ def hardware_facts(gpus: list[str], slots: int) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(memory / 2**30, 1),
         "gpus": gpus,
+        "gpu_names": gpu_names(),
         "slots": slots,
     }
 
 
-def git_state() -> dict[str, Any]:
-    """Commit of the code and whether it has uncommitted changes; null outside a repository."""
-    commit = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain")
-    return {"commit": commit or None, "dirty": None if changes is None else bool(changes)}
-
-
-def _git(*arguments: str) -> str | None:
+def gpu_names() -> list[str]:
+    """Name, memory and driver of each GPU, as nvidia-smi tells them; none without it."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(PROJECT_ROOT), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+
+
+def installed_versions() -> dict[str, str]:
+    """Every installed package, sorted by name."""
+    found = {str(item.metadata["Name"]): item.version for item in importlib.metadata.distributions()}
+    return dict(sorted(found.items(), key=lambda pair: pair[0].lower()))
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -168,13 +241,6 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
             for key, value in _flat(child, f"{prefix}.{name}").items()
         }
     return {prefix.lstrip("."): node}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _processor() -> str:

@@ -15,6 +15,7 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.live import Live
 
+from conf.secrets import redact_text
 from sweep.table import Row, Totals, draw
 
 SUMMARY_EVERY_S = 30.0
@@ -43,9 +44,9 @@ def open_screen() -> Screen:
 
 
 def say(text: str) -> None:
-    """Print a line, if anybody can still read it."""
+    """Print a line without secrets, if anybody can still read it."""
     with _unwatched():
-        print(text, flush=True)
+        print(redact_text(text), flush=True)
 
 
 @contextlib.contextmanager
@@ -83,7 +84,8 @@ class PlainScreen:
     def update(self, totals: Totals, rows: Sequence[Row]) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + SUMMARY_EVERY_S
-            say(totals.line())
+            for line in totals.lines():
+                say(line)
 
 
 class LiveScreen:
@@ -107,7 +109,7 @@ class LiveScreen:
     def event(self, text: str, important: bool = False) -> None:
         if important:
             with _unwatched():
-                self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+                self._live.console.print(redact_text(text), markup=False, highlight=False, soft_wrap=True)
 
     def update(self, totals: Totals, rows: Sequence[Row]) -> None:
         with _unwatched():

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 import sys
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from conf.schema import Evaluation
 from conf.validate_sweep import LOSS
 from curves.run_folder import RunFolder
+from curves.spent import read_account
 from sweep.record import StudyFolder
 from sweep.rows import front_lines, fronts, row_of
 from sweep.table import Row, Totals, draw
@@ -30,6 +32,7 @@ def read_study(folder: StudyFolder, owner: int | None) -> dict[str, Any]:
         _row(RunFolder(path), owner, evaluation, objectives)
         for path in sorted(folder.trials.glob("[0-9]*-*"))
     ]
+    account = read_account(folder.path)
     return {
         "study": folder.name,
         "folder": str(folder.path),
@@ -38,6 +41,7 @@ def read_study(folder: StudyFolder, owner: int | None) -> dict[str, Any]:
         "planned": planned,
         "done": sum(row.outcome not in (None, "preempted", "interrupted", "config_error") for row in rows),
         "running": sum(row.outcome is None for row in rows),
+        "spent": account.record() if account else None,
         "objectives": list(objectives),
         "pareto_front": {cell: [row.number for row in front] for cell, front in fronts(rows).items()}
         if len(objectives) > 1
@@ -52,7 +56,15 @@ def print_status(records: Sequence[dict[str, Any]]) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=WIDE)
     for record in records:
         note = f"process {record['supervisor']}" if record["supervisor"] else "no sweep is running on it"
-        totals = Totals(record["study"], record["done"], record["running"], record["planned"], note=note)
+        account = read_account(Path(record["folder"]))
+        totals = Totals(
+            record["study"],
+            record["done"],
+            record["running"],
+            record["planned"],
+            note="; ".join(filter(None, (note, account.reached if account else None))),
+            spent=account.words() if account else (),
+        )
         if len(records) > 1:
             console.print(totals.line(), markup=False, highlight=False)
             continue

@@ -16,11 +16,20 @@ from curves.run_folder import RunFolder, Verdict
 from sweep.alarm import Alarm
 from sweep.attempts import Attempt, failures_in_vain, note_end, note_start, read_attempts
 from sweep.cells import Cell, Request
-from sweep.cost import expected_cost, measured_speed, read_earlier_runs
+from sweep.cost import measured_speed
 from sweep.hints import command, shown
 from sweep.inputs import NEIGHBOURS
 from sweep.launch import LaunchBackend, Order, Process, trainer_command
+from sweep.limits import (
+    LIMIT_REACHED,
+    Spending,
+    device_share,
+    exceeded,
+    how_to_raise,
+    trials_exhausted,
+)
 from sweep.objectives import objective_values
+from sweep.plan import expected_costs
 from sweep.policy import FAILED, UNFINISHED, changes_of_next, sizes_of
 from sweep.pruners import shared_grid
 from sweep.record import StudyFolder
@@ -86,12 +95,18 @@ class Supervisor:
             for cell in request.cells
         }
         self._starts = Starts(sweep.start_from, request.cells, self._studies)
-        earlier = read_earlier_runs(folder.path.parent)
-        self._expected = {cell.label: expected_cost(cell.config, earlier).seconds for cell in request.cells}
+        costs = zip(request.cells, expected_costs(request), strict=True)
+        self._expected = {cell.label: cost.seconds for cell, cost in costs}
         self._durations: dict[str, list[float]] = {}  # seconds of this session's trials, by cell
+        self._devices = device_share(request.config.launch, gpus, backend.slots)
+        self._spending = Spending(folder, sweep.limits, self._devices, bool(gpus))
+        self._account = self._spending.update([])
 
     def run(self) -> int:
-        """Run to the end; the exit status is 0, or 128 + signal number where it was asked to stop.
+        """Run to the end.
+
+        Returns:
+            0, LIMIT_REACHED, or 128 + signal number where it was asked to stop.
 
         Raises:
             RequestError: a trainer refused its configuration.
@@ -133,6 +148,14 @@ class Supervisor:
         self._listen()
         for trial in list(self._running):
             self._follow(trial)
+        self._account = self._spending.update(self._running)
+        reached = exceeded(self._account)
+        if (
+            self._halt is None
+            and reached is not None
+            and (self._running or self._waiting or self._open_cells())
+        ):
+            self._stop_all(Halt(LIMIT_REACHED, reached))
         if self._halt is None:
             self._fill_slots()
         return bool(self._running)
@@ -148,24 +171,28 @@ class Supervisor:
             if following is None:
                 return
             self._start(slot, *following)
+            self._account = self._spending.update(self._running)
 
     def _next(self) -> tuple[Cell, Asked] | None:
         """A trial to continue, else a new one of the cell with the fewest; the longest first among equals."""
         if self._waiting:
             return self._waiting.popleft()
-        asked = {
-            cell.label: self._studies[cell.label].asked() - self._lost[cell.label]
-            for cell in self._request.cells
-        }
-        open_cells = [cell for cell in self._request.cells if asked[cell.label] < self._request.runs_of(cell)]
-        if not open_cells:
+        open_cells = self._open_cells()
+        if not open_cells or trials_exhausted(self._account) is not None:
             return None
         if self._request.config.sweep.start_from == NEIGHBOURS:  # which have to have come before
             cell = open_cells[0]
         else:
-            cell = min(open_cells, key=lambda item: (asked[item.label], -self._expected[item.label]))
+            cell = min(open_cells, key=lambda item: (self._asked(item), -self._expected[item.label]))
         study = self._studies[cell.label]
         return cell, study.ask(self._starts.of(cell) if study.takes_start() else None)
+
+    def _open_cells(self) -> list[Cell]:
+        """Cells that lack trials."""
+        return [cell for cell in self._request.cells if self._asked(cell) < self._request.runs_of(cell)]
+
+    def _asked(self, cell: Cell) -> int:
+        return self._studies[cell.label].asked() - self._lost[cell.label]
 
     def _start(self, slot: int, cell: Cell, asked: Asked) -> None:
         """Start a trial, new or continued, in its run folder."""
@@ -181,13 +208,14 @@ class Supervisor:
         for left in (folder.stop_request, folder.verdict):  # of the attempt that it continues
             left.unlink(missing_ok=True)
         number = int(name.split("-", 1)[0])
+        overrides = self._overrides(cell, asked, folder, changes)
         order = Order(
-            argv=trainer_command(cell.config, self._overrides(cell, asked, folder, changes), self._gpus),
+            argv=trainer_command(cell.config, overrides, self._gpus),
             log=folder.log,
             environment={"STEPBUDGET_TRIAL": str(number)},
         )
         before = Before.of(folder)
-        note_start(folder, changes)
+        note_start(folder, overrides, self._devices, changes)
         process = _start(self._backend, slot, order)
         spent = sum(attempt.seconds for attempt in attempts)
         self._running.append(RunningTrial(number, cell, asked, folder, process, slot, before, spent))
@@ -246,7 +274,7 @@ class Supervisor:
         self._running.remove(trial)
         seconds = time.monotonic() - trial.started
         trial.folder.write_verdict(verdict)
-        note_end(trial.folder, verdict, trial.step, seconds)
+        note_end(trial.folder, verdict, trial.step, seconds, trial.first_step)
         row = self._rows[trial.folder.path.name]
         row.objectives = objective_values(trial.tail, self._request.config.sweep.objectives) or []
         row.outcome, row.reason, row.eta_s = verdict.outcome, verdict.reason, None
@@ -339,7 +367,8 @@ class Supervisor:
         eta = max([(sum(now) + left * mean) / self._backend.slots, *now])
         note = "stopping" if self._halt else ""
         elapsed = time.monotonic() - self._started
-        return Totals(self._folder.name, done, len(self._running), self._request.planned, elapsed, eta, note)
+        planned, spent = self._request.planned, self._account.words()
+        return Totals(self._folder.name, done, len(self._running), planned, elapsed, eta, note, spent)
 
     def _conclude(self) -> int:
         """Print what came out and return the exit status."""
@@ -348,7 +377,13 @@ class Supervisor:
         for line in front_lines(list(self._rows.values()), self._request.config.sweep.objectives):
             say(line)
         totals = self._totals()
-        if self._halt is not None:
+        if totals.done < totals.planned and (reached := self._limit_reached()) is not None:
+            self._spending.save(reached)
+            say(f"{totals.done} of {totals.planned} trials are done: a limit is reached: {reached}")
+            say(f"raise it and continue with: {how_to_raise(reached, self._folder.path)}")
+            return LIMIT_REACHED
+        self._spending.save()
+        if self._halt is not None and self._halt.status != LIMIT_REACHED:
             say(f"{totals.done} of {totals.planned} trials are done, {totals.planned - totals.done} remain")
             say(f"continue with: {command('resume', self._folder.path)}")
             if self._halt.status == 2:
@@ -362,6 +397,12 @@ class Supervisor:
             )
         say(f"next: python -m analysis report {shown(self._folder.path)}")
         return 0
+
+    def _limit_reached(self) -> str | None:
+        """The limit that ended this session, in words."""
+        if self._halt is not None:
+            return self._halt.reason if self._halt.status == LIMIT_REACHED else None
+        return trials_exhausted(self._account)
 
     def _refuse_failure(self) -> None:
         """A cell of which nothing is left but failures says nothing about its budget."""

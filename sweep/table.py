@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 import itertools
+import textwrap
 
 from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
@@ -59,6 +60,11 @@ class Totals:
     elapsed_s: float | None = None
     eta_s: float | None = None
     note: str = ""
+    spent: Sequence[str] = ()  # amounts in words, with their limits
+
+    def lines(self) -> list[str]:
+        """The state, and what is spent."""
+        return [self.line(), *([f"spent: {', '.join(self.spent)}"] if self.spent else [])]
 
     def line(self) -> str:
         parts = [f"{self.study}: {self.done} of {self.planned} trials done, {self.running} running"]
@@ -73,14 +79,23 @@ class Totals:
 
 def draw(totals: Totals, rows: Sequence[Row], width: int, height: int) -> RenderableType:
     """Totals and the trials that matter now: all that run, then the latest that ended, as far as they fit."""
+    head = [part for line in totals.lines() for part in textwrap.wrap(line, max(20, width))]
     running = [row for row in rows if row.outcome is None]
     ended = [row for row in rows if row.outcome is not None]
-    space = max(1, height - 5 - len(running))
-    shown = ended[-space:] + running
-    hidden = len(ended) - len(ended[-space:])
-    head = Text(totals.line(), style="bold", overflow="ellipsis", no_wrap=width >= 100)
-    note = [Text(f"{hidden} earlier trials are not shown", style="dim")] if hidden else []
-    return Group(head, _table(shown, width), *note)
+    space = max(1, height - 4 - len(head))  # beside the table's head, the note and the line of the cursor
+    latest = ended[-max(0, space - len(running)) :] if space > len(running) else []
+    shown = [*latest, *running[:space]]
+    texts = [Text(part, style="bold") for part in head]
+    hidden = len(rows) - len(shown)
+    note = [Text(_hidden(len(ended) - len(latest), hidden), style="dim")] if hidden else []
+    return Group(*texts, _table(shown, width), *note)
+
+
+def _hidden(ended: int, hidden: int) -> str:
+    """What does not fit on the screen."""
+    more = hidden - ended
+    parts = [f"{ended} earlier trials"] * (ended > 0) + [f"{more} running ones"] * (more > 0)
+    return f"{' and '.join(parts)} are not shown"
 
 
 def _table(rows: Sequence[Row], width: int) -> Table:

@@ -72,6 +72,7 @@ class RunningTrial:
         self.tail = CurveTail(folder.curve)
         self.status: Status | None = None
         self.stop: Stop | None = None
+        self.first_step = 0 if before.status is None else None  # that this attempt's status has shown
         self._process = process
         self._launch = cell.config.launch
         self._seconds_before = seconds_before
@@ -86,6 +87,8 @@ class RunningTrial:
         """Read on in the run folder, press a trial that was asked to end, and return new held-out losses."""
         status = self.folder.read_status()
         self.status = None if status == self._before.status else status
+        if self.first_step is None and self.status is not None and self.status.state == "running":
+            self.first_step = self.status.step
         self._notice_request()
         self._watch_the_clock(time.monotonic())
         self._press(time.monotonic())

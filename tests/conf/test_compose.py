@@ -116,7 +116,10 @@ def test_a_folder_of_ones_own_is_used_whole_unless_a_size_is_asked_for() -> None
         (["optimizer.lr=1,2"], ["optimizer.lr=1,2"]),
         (["dataset.path=[1"], ["dataset.path=[1"]),
         (["sweep.trials=0"], ["sweep.trials=0"]),
-        (["sweep.sampler.name=bayes"], ["sweep.sampler.name=bayes", "tpe, gp, cmaes, qmc, random, grid, nsga2"]),
+        (
+            ["sweep.sampler.name=bayes"],
+            ["sweep.sampler.name=bayes", "tpe, gp, cmaes, qmc, random, grid, nsga2"],
+        ),
     ],
 )
 def test_a_mistake_is_one_line_that_names_value_and_remedy(

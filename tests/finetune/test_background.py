@@ -1,4 +1,4 @@
-"""Background removal by a real model, which takes what is dark for the subject. Needs the extra `background`, which .ci/run installs."""
+"""Background removal by a real model, which takes what is dark for the subject. Needs the extra `background`."""
 
 from pathlib import Path
 

@@ -106,9 +106,9 @@ def test_attempts_are_read_as_written_whatever_a_crash_tears(
 ) -> None:
     folder = RunFolder(tmp_path_factory.mktemp("run"))
     for changes, end, torn in history:
-        note_start(folder, changes)
+        note_start(folder, [], 1.0, changes)
         if end is not None:
-            note_end(folder, Verdict(end[0], end[1], 0, 5.0), step=end[2], seconds=1.5)
+            note_end(folder, Verdict(end[0], end[1], 0, 5.0), step=end[2], seconds=1.5, first_step=None)
         if torn:
             with folder.attempts.open("ab") as file:
                 file.write(b'{"event": "en')
@@ -122,12 +122,12 @@ def test_attempts_are_read_as_written_whatever_a_crash_tears(
 def test_word_of_an_earlier_attempt_is_not_taken_for_the_last_ones(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_status(Status("ended", 8, "crashed", "first", updated=100.0))
-    note_start(folder, {})
+    note_start(folder, [], 1.0, {})
     assert last_word(folder, read_attempts(folder)) is None
     note_missed_end(folder, Verdict("crashed", "", None, 120.0))
     assert read_attempts(folder)[-1].step == 0
     folder.write_status(Status("ended", 9, "crashed", "second", updated=50.0))  # the clock was set back
-    note_start(folder, {})
+    note_start(folder, [], 1.0, {})
     folder.write_status(Status("ended", 12, "crashed", "third", updated=49.0))
     word = last_word(folder, read_attempts(folder))
     assert word is not None and word.reason == "third"
