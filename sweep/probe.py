@@ -16,12 +16,12 @@ from curves.run_folder import RunFolder, read_json, write_json
 from sweep.cells import Cell, Request, key_of
 from sweep.clock import duration
 from sweep.cost import measured_speed
+from sweep.exits import explain_exit, log_tail
 from sweep.gpus import find_gpus
 from sweep.launch import LocalBackend, Order, Process, trainer_command
 from sweep.record import flat_config, gpu_names
 from sweep.space import trial_overrides
 from sweep.tail import CurveTail
-from sweep.trial import explain_exit, log_tail
 
 STEPS = 10
 CACHE = ".probes.json"  # in the folder of runs

@@ -21,12 +21,12 @@ from sweep.arguments import find_study, take_flag, take_option, take_trial
 from sweep.attempts import read_attempts
 from sweep.cells import key_of
 from sweep.code_state import code_name, read_code_state
+from sweep.exits import explain_exit, log_tail
 from sweep.gpus import find_gpus
 from sweep.hints import shown
 from sweep.launch import LocalBackend, Order, Process, trainer_command, trainer_environment
 from sweep.record import StudyFolder
 from sweep.tail import CurveTail
-from sweep.trial import explain_exit, log_tail
 
 COMPARED = ("train_loss", "val_loss", "val_se", "delta", "image_loss", "bins", "lr", "lr_sum", "images_seen")
 TRIAL = "STEPBUDGET_TRIAL"

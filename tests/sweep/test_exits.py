@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from curves.run_folder import RunFolder
-from sweep.trial import explain_exit, log_tail
+from sweep.exits import explain_exit, log_tail
 
 LAUNCHED = "subprocess.CalledProcessError: Command '['python', 'train.py']' "
 CASES = [
