@@ -17,7 +17,7 @@ from sweep.alarm import Alarm
 from sweep.cells import Cell, Request
 from sweep.cost import expected_cost, measured_speed, read_earlier_runs
 from sweep.hints import command, shown
-from sweep.launch import LaunchBackend, Order, Process, trainer_command
+from sweep.launch import LaunchBackend, Order, Process, trainer_command, trial_environment
 from sweep.record import StudyFolder
 from sweep.rows import cell_summary, row_of
 from sweep.screen import Screen, say
@@ -158,7 +158,7 @@ class Supervisor:
         order = Order(
             argv=trainer_command(cell.config, overrides, self._gpus),
             log=folder.log,
-            environment={"STEPBUDGET_TRIAL": str(number)},
+            environment=trial_environment(number, cell.label, folder.path, overrides),
         )
         before = Before.of(folder)
         process = _start(self._backend, slot, order)
