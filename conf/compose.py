@@ -153,7 +153,7 @@ def reject_unknown_keys(node: DictConfig) -> None:
     known = set(known_keys())
     for key in _keys_of(node, Config):
         if key not in known:
-            raise RequestError(f"unknown key '{key}'{_did_you_mean(key, sorted(known))}")
+            raise RequestError(f"unknown key '{key}'{did_you_mean(key, sorted(known))}")
 
 
 def known_keys(schema: type[Any] = Config, prefix: str = "") -> list[str]:
@@ -186,12 +186,15 @@ def _keys_of(node: DictConfig, schema: type[Any], prefix: str = "") -> list[str]
     return keys
 
 
-def _did_you_mean(word: str, valid: Sequence[str]) -> str:
+def did_you_mean(word: str, valid: Sequence[str]) -> str:
+    """The end of a complaint about a name: the nearest valid ones, else where to look."""
     near = difflib.get_close_matches(word, valid, n=3, cutoff=0.5)
     if not near and "." in word:
         parent = word.rsplit(".", 1)[0]
         near = [key for key in valid if key.startswith(f"{parent}.")][:6]
-    return f": did you mean {' or '.join(near)}?" if near else f": valid keys are {', '.join(valid)}"
+    if near:
+        return f": did you mean {' or '.join(near)}?"
+    return f": valid keys start with {', '.join(dict.fromkeys(key.split('.')[0] for key in valid))}"
 
 
 def _first_line(error: Exception) -> str:
@@ -216,7 +219,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     group_match = re.search(r"Could not override '([^']+)'", text)
     if re.search(r"Key '[^']+' (is )?not in ", text) or "No match in the defaults list" in text:
         key = full.group(1) if full else (group_match.group(1) if group_match else "")
-        return f"unknown key '{key}'{_did_you_mean(key, sorted(set(known_keys())))}"
+        return f"unknown key '{key}'{did_you_mean(key, sorted({*known_keys(), *groups()}))}"
     line = _first_line(chain[-1])
     culprit = next(
         (item for item in overrides if full and item.lstrip("+~").startswith(full.group(1) + "=")), None

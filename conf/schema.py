@@ -315,6 +315,9 @@ class Launch:
     command: list[str] | None = (
         None  # argv that replaces `accelerate launch ... train.py`: any trainer that keeps a run folder
     )
+    flags: dict[str, str] = field(
+        default_factory=dict
+    )  # key: flag of that command, for example optimizer.lr: --learning_rate; empty: it takes overrides
 
 
 @dataclass

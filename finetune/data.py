@@ -61,7 +61,7 @@ def make_data(plan: Plan, backbone: Backbone, accelerator: Accelerator, check: C
     cache = ContentCache(plan.cache_dir, backbone, plan.pixels, plan.buckets, trained_text, check)
     encoded = cache.encode(plan.split.training, config.augmentation)
     class_panel, class_training = _class_images(plan, backbone, accelerator, check)
-    make = _PanelMaker(plan, backbone, accelerator)
+    make = PanelMaker(plan, backbone, accelerator)
     memorized = plan.split.training[: config.evaluation.training_images]
     squares = ContentCache(plan.cache_dir, backbone, plan.pixels, (), trained_text, check)
     return Data(
@@ -77,7 +77,9 @@ def make_data(plan: Plan, backbone: Backbone, accelerator: Accelerator, check: C
 
 
 @dataclass(frozen=True)
-class _PanelMaker:
+class PanelMaker:
+    """Makes the panels of a run."""
+
     plan: Plan
     backbone: Backbone
     accelerator: Accelerator

@@ -7,13 +7,12 @@ import shlex
 import sys
 
 import numpy as np
-import torch
 
 from conf.schema import Config
 from curves.point import Point
-from curves.run_folder import OUTCOMES, read_json
 from finetune.checkpoint import Checkpoint, drop_checkpoints, save_checkpoint
 from finetune.clock import Clock
+from finetune.ending import Ending, agreed, judged, requested
 from finetune.interruption import Interruption
 from finetune.optimizers import effective_learning_rate
 from finetune.plan import Plan
@@ -27,7 +26,6 @@ from finetune.trained import copy_weights, load_weights
 from finetune.validation import measure
 
 GOOD = ("complete", "stopped", "pruned")  # outcomes of exit status 0
-Ending = tuple[str, str]  # outcome, reason
 
 
 def train(plan: Plan, status: RunStatus, interruption: Interruption) -> int:
@@ -77,7 +75,8 @@ def _train_to_an_end(run: Run, clock: Clock) -> Ending:
             save_training_state(run, clock)
         if ending is None and counters.step >= horizon:
             ending = ("complete", f"all {horizon} steps done")
-        ending = _agree(run, ending or _request(run))
+        ending = ending or requested(run.interruption, run.folder, run.accelerator)
+        ending = agreed(run.accelerator, ending)
         if ending is not None:
             return ending
         with clock.timing("step"):
@@ -96,13 +95,7 @@ def _record(run: Run, clock: Clock) -> Ending | None:
     """Evaluate, append a point and ask the stop rule."""
     with clock.timing("evaluation"):
         point = _evaluate(run)
-    point = _append(run, clock, point)
-    if point.val_loss is None:
-        return None
-    if not math.isfinite(point.val_loss):
-        return "diverged", f"the held-out loss is not finite at step {point.step}: lower optimizer.lr"
-    decision = run.rule.update(point)
-    return ("stopped", decision.reason) if decision.stop else None
+    return judged(run.rule, _append(run, clock, point))
 
 
 def _evaluate(run: Run) -> Point:
@@ -161,32 +154,6 @@ def _draw_samples(run: Run, clock: Clock) -> None:
         write_samples(run.folder, counters.step, images, run.config.samples, sample_prompts(run.plan))
         run.tracking.log_samples(counters.step, images)
     counters.sampled_step = counters.step
-
-
-def _request(run: Run) -> Ending | None:
-    """A request to end, from a signal, the supervisor's end, or the stop file."""
-    if run.interruption.reason is not None:
-        return "preempted", run.interruption.reason
-    if not run.accelerator.is_main_process or not run.folder.stop_request.exists():
-        return None
-    try:
-        request = read_json(run.folder.stop_request)
-    except ValueError:
-        request = {}
-    outcome = request.get("outcome")
-    return (outcome if outcome in OUTCOMES else "stopped", str(request.get("reason") or "asked to stop"))
-
-
-def _agree(run: Run, ending: Ending | None) -> Ending | None:
-    """One answer for all processes: the first one that has a reason to end decides."""
-    if run.accelerator.num_processes == 1:
-        return ending
-    code = OUTCOMES.index(ending[0]) if ending is not None else -1
-    codes = run.accelerator.gather(torch.tensor([code], device=run.accelerator.device)).tolist()
-    decided = next((item for item in codes if item >= 0), None)
-    if decided is None or decided == code:
-        return ending
-    return OUTCOMES[decided], "another process was asked to end"
 
 
 def save_training_state(run: Run, clock: Clock) -> None:

@@ -121,8 +121,17 @@ def make_default_folder(config: Config, pixels: int) -> Path:
     raise AssertionError("unreachable")
 
 
-def begin(folder: RunFolder, plan: Plan, panel: Panel | None, status: RunStatus) -> bool:
+def begin(
+    folder: RunFolder, plan: Plan, panel: Panel | None, status: RunStatus, resumable: bool | None = None
+) -> bool:
     """Write config.yaml, overrides.yaml, run.json and panel.json.
+
+    Args:
+        folder: of the run.
+        plan: of the run.
+        panel: of the held-out images.
+        status: of the run.
+        resumable: whether there is a training state, where another's script keeps it; None: checkpoints/last.
 
     Returns:
         Whether the folder holds a training state to go on from; without one, a crashed run's rest is cleared.
@@ -132,7 +141,7 @@ def begin(folder: RunFolder, plan: Plan, panel: Panel | None, status: RunStatus)
     """
     folder.path.mkdir(parents=True, exist_ok=True)
     _recover_checkpoint(folder)
-    resumed = (folder.checkpoints / "last").is_dir()
+    resumed = (folder.checkpoints / "last").is_dir() if resumable is None else resumable
     facts = run_facts(plan, panel.name if panel else None)
     lengthening = folder.outcome() in FINISHED
     if resumed:

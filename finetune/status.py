@@ -1,13 +1,16 @@
 """status.json: the trainer's word, kept fresh while it works. Needs no torch."""
 
+import atexit
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 import os
 from pathlib import Path
+import sys
 import threading
 import time
 import traceback
+from types import TracebackType
 
 from conf.errors import RequestError, WorkError
 from curves.run_folder import RunFolder, Status
@@ -91,6 +94,19 @@ class RunStatus:
             self._keep_traceback()
             self.end("crashed", f"{type(error).__name__}: {_first_line(error)}")
             raise
+
+    def record_unhandled(self) -> None:
+        """Give this process, whose main function is not ours, its outcome where it fails or ends without one."""
+        show = sys.excepthook
+
+        def record(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+            if isinstance(error, Exception):
+                with suppress(Exception), self.recording_failures():
+                    raise error.with_traceback(trace)
+            show(kind, error, trace)
+
+        sys.excepthook = record
+        atexit.register(self.end, "crashed", "the script ended without saying how: it has to call end()")
 
     def _keep_traceback(self) -> None:
         """In log.txt, where a supervisor does not write it already."""

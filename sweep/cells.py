@@ -10,10 +10,19 @@ import re
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.compose import WHOLE_SWEEP, compose_node, groups, load_config, options, to_config
+from conf.compose import (
+    WHOLE_SWEEP,
+    compose_node,
+    did_you_mean,
+    groups,
+    known_keys,
+    load_config,
+    options,
+    to_config,
+)
 from conf.errors import RequestError
 from conf.quoting import override
-from conf.schema import Config, SpaceParameter
+from conf.schema import Config, Launch, SpaceParameter
 from sweep.inputs import check_inputs, check_sampling, check_start, leave_one_out
 from sweep.space import CellSpace, Parameter, Values, trial_overrides
 from sweep.values import describe, samples
@@ -141,6 +150,7 @@ def _check_study(config: Config, overrides: Sequence[str]) -> None:
             f"dataset.fold={config.dataset.fold}: a sweep runs every fold: use sweep.folds=true"
         )
     check_start(config.sweep.start_from)
+    _check_flags(config.launch)
     if config.sweep.folds and "dataset" in config.sweep.factors:
         raise RequestError(
             "sweep.factors.dataset: sweep.folds=true takes one folder a study: set dataset=..."
@@ -168,6 +178,31 @@ def _check_study(config: Config, overrides: Sequence[str]) -> None:
             raise RequestError(
                 f"{group}: the sweep varies it over {', '.join(levels)}: "
                 f"narrow it with sweep.factors.{group}=[OPTION,...] instead"
+            )
+
+
+def _check_flags(launch: Launch) -> None:
+    """Flags belong to a command, and to keys that there are."""
+    if launch.flags and launch.command is None:
+        raise RequestError(
+            "launch.command=null: launch.flags are those of another's script: set launch.command=[accelerate,launch,"
+            "script.py], or launch=local for the trainer of this project"
+        )
+    known = [key for key in known_keys() if key not in groups()]
+    for key, flag in launch.flags.items():
+        if key not in known:
+            raise RequestError(f"launch.flags.{key}: there is no key '{key}'{did_you_mean(key, known)}")
+        if not flag.startswith("-"):
+            raise RequestError(f"launch.flags.{key}={flag}: must be a flag such as --{key.split('.')[-1]}")
+
+
+def _check_reaches_script(parameters: Sequence[Parameter], launch: Launch) -> None:
+    """What is searched has a flag, where flags are all that the trainer is told by."""
+    for parameter in parameters:
+        if launch.flags and parameter.name not in launch.flags:
+            raise RequestError(
+                f"space.parameters[{parameter.name}]: launch.flags has no flag for it, so the script would not know: "
+                f"add 'launch.flags={{{parameter.name}: --FLAG}}', or search one of {', '.join(launch.flags)}"
             )
 
 
@@ -200,6 +235,7 @@ def _compose_cell(levels: dict[str, str], overrides: tuple[str, ...]) -> Cell:
         config = to_config(node)
         space = CellSpace(config, levels)
         _check_not_fixed(space, overrides, levels)
+        _check_reaches_script(space.parameters, config.launch)
         configs = compose_branches(node, base, space) if space.parameters else [config]
         for item in configs:
             check_inputs(item)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 import contextlib
 import ctypes
 from dataclasses import dataclass, field
+import json
+from operator import attrgetter
 import os
 from pathlib import Path
 import signal
@@ -16,7 +18,7 @@ import subprocess
 import sys
 from typing import Protocol
 
-from conf.compose import PROJECT_ROOT
+from conf.compose import PROJECT_ROOT, load_config
 from conf.inputs import project_path
 from conf.schema import Config, Launch
 
@@ -143,9 +145,10 @@ class LocalProcess:
 
 
 def trainer_command(config: Config, overrides: Sequence[str], gpus: Sequence[str]) -> list[str]:
-    """The argv of one trial; `launch.command` puts another trainer in the place of ours."""
+    """The argv of one trial; `launch.command` puts another trainer in the place of ours, told by overrides or flags."""
     if config.launch.command is not None:
-        return [*config.launch.command, *overrides]
+        told = flags(load_config(overrides)) if config.launch.flags else overrides
+        return [*config.launch.command, *told]
     return [
         *(sys.executable, "-m", "accelerate.commands.launch"),
         *_launcher_options(config.launch, gpus),
@@ -167,6 +170,39 @@ def _launcher_options(launch: Launch, gpus: Sequence[str]) -> list[str]:
         *("--mixed_precision", "no", "--dynamo_backend", "no"),
         *device,
     ]
+
+
+def flags(config: Config) -> list[str]:
+    """A configuration as the flags of another's script: `optimizer.lr: --learning_rate` gives `--learning_rate=0.001`.
+
+    true is the flag alone; false and null say nothing. One word each, so that a value may start with a dash.
+    """
+    argv = []
+    for key, flag in config.launch.flags.items():
+        value = attrgetter(key)(config)
+        if value is True:
+            argv.append(flag)
+        elif value is not None and value is not False:
+            argv.append(f"{flag}={value}")
+    return argv
+
+
+def trial_environment(number: int, cell: str, folder: Path, overrides: Sequence[str]) -> dict[str, str]:
+    """What a trial's environment says of it, for trainers that are not told by overrides.
+
+    Args:
+        number: of the trial, over all cells.
+        cell: its label.
+        folder: of the run.
+        overrides: of the trial, all of them.
+    """
+    return {
+        "STEPBUDGET_TRIAL": str(number),
+        "STEPBUDGET_CELL": cell,
+        "STEPBUDGET_STUDY": folder.parents[1].name,
+        "STEPBUDGET_RUN_DIR": str(folder),
+        "STEPBUDGET_OVERRIDES": json.dumps(list(overrides)),
+    }
 
 
 def trainer_environment(launch: Launch, gpus: Sequence[str], slot: int) -> dict[str, str]:

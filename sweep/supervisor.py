@@ -19,7 +19,7 @@ from sweep.cells import Cell, Request
 from sweep.cost import measured_speed
 from sweep.hints import command, shown
 from sweep.inputs import NEIGHBOURS
-from sweep.launch import LaunchBackend, Order, Process, trainer_command
+from sweep.launch import LaunchBackend, Order, Process, trainer_command, trial_environment
 from sweep.limits import (
     LIMIT_REACHED,
     Spending,
@@ -212,7 +212,7 @@ class Supervisor:
         order = Order(
             argv=trainer_command(cell.config, overrides, self._gpus),
             log=folder.log,
-            environment={"STEPBUDGET_TRIAL": str(number)},
+            environment=trial_environment(number, cell.label, folder.path, overrides),
         )
         before = Before.of(folder)
         note_start(folder, overrides, self._devices, changes)
