@@ -117,11 +117,11 @@ def main() -> None:
 
     global_step = 0
     if args.resume_from_checkpoint == "latest":
-        found = [path for path in os.listdir(args.output_dir) if path.startswith("checkpoint-")]
+        found = list(Path(args.output_dir).glob("checkpoint-*"))
         if found:
-            latest = max(found, key=lambda name: int(name.split("-")[1]))
-            accelerator.load_state(os.path.join(args.output_dir, latest))
-            global_step = int(latest.split("-")[1])
+            latest = max(found, key=lambda path: int(path.name.split("-")[1]))
+            accelerator.load_state(str(latest))
+            global_step = int(latest.name.split("-")[1])
 
     while global_step < args.max_train_steps:
         unet.train()
@@ -149,7 +149,7 @@ def main() -> None:
                     break  # +
                 train_loss = 0.0
                 if global_step % args.checkpointing_steps == 0:
-                    accelerator.save_state(os.path.join(args.output_dir, f"checkpoint-{global_step}"))
+                    accelerator.save_state(str(Path(args.output_dir) / f"checkpoint-{global_step}"))
             if global_step >= args.max_train_steps:
                 break
         if budget.ended:  # +
@@ -158,7 +158,7 @@ def main() -> None:
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         weights = get_peft_model_state_dict(accelerator.unwrap_model(unet))
-        save_file(weights, os.path.join(args.output_dir, "pytorch_lora_weights.safetensors"))
+        save_file(weights, str(Path(args.output_dir) / "pytorch_lora_weights.safetensors"))
     budget.end()  # +
     accelerator.end_training()
 
