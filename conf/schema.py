@@ -296,6 +296,9 @@ class Sweep:
     pruner: Pruner = field(default_factory=Pruner)
     exclude: list[dict[str, str]] = field(default_factory=list)  # combinations that are left out
     limits: Limits = field(default_factory=Limits)
+    # Null: a journal in the study's folder. A PostgreSQL database: postgresql://USER@HOST/DATABASE; a password is best
+    # kept in the environment: ${oc.env:STEPBUDGET_STORAGE}
+    storage: str | None = None
 
 
 @dataclass

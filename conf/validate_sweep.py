@@ -5,12 +5,14 @@ from decimal import Decimal
 import json
 import math
 from pathlib import Path
+import re
 from typing import NoReturn
 
 import yaml
 
 from conf.errors import RequestError
 from conf.schema import Space, SpaceParameter, Sweep
+from conf.secrets import redact_text
 
 SPACES = Path(__file__).resolve().parent / "space"
 SAMPLERS = ("tpe", "gp", "cmaes", "qmc", "random", "grid", "nsga2")
@@ -28,6 +30,11 @@ def validate_sweep(sweep: Sweep) -> None:
     """
     if sweep.trials < 1:
         raise RequestError(f"sweep.trials={sweep.trials}: must be 1 or more")
+    if sweep.storage is not None and not re.match(r"postgres(ql(\+\w+)?)?://", sweep.storage):
+        raise RequestError(
+            f"sweep.storage={redact_text(sweep.storage)}: must be postgresql://USER@HOST/DATABASE, or null for a "
+            "journal in the study's folder"
+        )
     _one_of("sweep.sampler.name", sweep.sampler.name, SAMPLERS)
     _one_of("sweep.pruner.name", sweep.pruner.name, PRUNERS)
     shown = f"sweep.objectives=[{', '.join(sweep.objectives)}]"

@@ -136,7 +136,7 @@ def resume(arguments: Sequence[str]) -> int:
 def _refuse_other_keys(item: str) -> None:
     """What `resume` may not change."""
     key = key_of(item)
-    if key == "sweep.trials" or key.startswith("sweep.limits"):
+    if key in ("sweep.trials", "sweep.storage") or key.startswith("sweep.limits"):
         return
     if key.split(".")[0] not in _LATER or not may_change(key):
         raise RequestError(
@@ -150,6 +150,7 @@ def _supervise(request: Request, folder: StudyFolder, words: Sequence[str], chan
     from sweep.gpus import find_gpus
     from sweep.launch import LocalBackend
     from sweep.screen import open_screen, say
+    from sweep.storage import open_storage
     from sweep.supervisor import Supervisor
 
     gpus = find_gpus(request.config)
@@ -165,7 +166,10 @@ def _supervise(request: Request, folder: StudyFolder, words: Sequence[str], chan
             say(changed)
         say(f"{folder.path}: {len(request.cells)} cells, {request.planned} trials, {backend.slots} at once")
         try:
-            return Supervisor(request, folder, backend, gpus, open_screen()).run()
+            storage = stack.enter_context(
+                open_storage(request.config.sweep.storage, folder.journal, folder.name)
+            )
+            return Supervisor(request, folder, storage, backend, gpus, open_screen()).run()
         except OSError as error:
             raise WorkError(
                 f"{explain_os_error(error, folder.path)}, then continue with: {command('resume', folder.path)}"

@@ -23,6 +23,7 @@ from conf.inputs import project_path
 from conf.schema import Config, Launch
 
 _PR_SET_PDEATHSIG = 1
+_KILLED_WITHIN_S = 2.0  # a process that waits for a disk may take longer
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ class LocalProcess:
         for pid in descendants:
             _send(pid, signal.SIGKILL)
         self._hang_up()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._status = self._popen.wait(_KILLED_WITHIN_S)
 
     def memory_gib(self, gpus: Sequence[str]) -> float | None:
         pids = [self._popen.pid, *self._descendants()]

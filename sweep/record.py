@@ -8,6 +8,7 @@ from pathlib import Path
 import platform
 import subprocess
 from typing import Any
+import uuid
 
 from omegaconf import OmegaConf
 import yaml
@@ -28,7 +29,7 @@ _MAY_CHANGE = (
     "cache_dir",
     "device",
 )  # where and how fast, not what
-_MAY_GROW = ("sweep.limits",)
+_MAY_GROW = ("sweep.limits", "sweep.storage")
 _KEPT = ("launch.processes",)  # though below those: it multiplies the batch
 _KEYS = {"overrides": list, "config": dict, "cells": list, "trials": int, "created": str}
 
@@ -117,6 +118,7 @@ def write_record(
     record = {
         "schema": SCHEMA,
         "study": folder.name,
+        "id": earlier.get("id") or uuid.uuid4().hex,
         "created": earlier.get("created", _now()),
         "overrides": list(redact_arguments(request.overrides)),
         "cells": [

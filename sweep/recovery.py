@@ -45,7 +45,7 @@ def recover(
     Raises:
         RequestError: there are runs that the journal does not know.
     """
-    _refuse_strangers(folder, studies)
+    _refuse_strangers(request, folder, studies)
     recovered = Recovered()
     for cell in request.cells:
         study = studies[cell.label]
@@ -73,15 +73,20 @@ def tell(study: CellStudy, asked: Asked, values: Sequence[float], outcome: str) 
         study.tell(asked.number, "complete", values)
 
 
-def _refuse_strangers(folder: StudyFolder, studies: Studies) -> None:
+def _place(folder: StudyFolder, request: Request) -> str:
+    """Where the trials are kept, in words."""
+    return shown(folder.journal) if request.config.sweep.storage is None else "the database sweep.storage"
+
+
+def _refuse_strangers(request: Request, folder: StudyFolder, studies: Studies) -> None:
     """Without its journal a study would run everything again, and count what it has as a second result."""
     known = {name for study in studies.values() for name in study.folders()}
     strangers = [run.path.name for run in find_runs(folder.path) if run.path.name not in known]
     if strangers:
         more = f" (and {len(strangers) - 1} more)" if len(strangers) > 1 else ""
         raise RequestError(
-            f"{shown(folder.trials / strangers[0])}{more}: {shown(folder.journal)} does not know "
-            "this run: restore the journal, move the run elsewhere, or start another study with study=NAME"
+            f"{shown(folder.trials / strangers[0])}{more}: {_place(folder, request)} does not know this run: restore it, "
+            "move the run elsewhere, or start another study with study=NAME"
         )
 
 

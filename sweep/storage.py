@@ -1,13 +1,92 @@
-"""Where a study's trials are kept: Optuna's journal in the study's folder."""
+"""Where a study's trials are kept: Optuna's journal in the study's folder, or a PostgreSQL database."""
 
+from collections.abc import Iterator
+import contextlib
+import hashlib
 import json
 from pathlib import Path
 
 import optuna
-from optuna.storages import JournalStorage
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+import sqlalchemy
+from sqlalchemy.exc import SQLAlchemyError
 
-from conf.errors import WorkError
+from conf.errors import RequestError, WorkError
+from conf.secrets import redact_text
+
+_DRIVER = "postgresql+psycopg"
+
+
+@contextlib.contextmanager
+def open_storage(url: str | None, journal: Path, study: str) -> Iterator[BaseStorage]:
+    """The storage of a study, for the one supervisor that may write it; held until the context ends.
+
+    Args:
+        url: of a PostgreSQL database; None: the journal.
+        study: its name.
+
+    Raises:
+        RequestError: the database cannot be used, or another supervisor has the study in it.
+        WorkError: the journal is damaged, or the database went away.
+    """
+    if url is None:
+        yield open_journal(journal)
+        return
+    try:
+        storage = _open_database(url)
+        try:
+            with storage.engine.connect() as connection:
+                _lock(connection, url, study)
+                yield optuna.storages.get_storage(storage)  # with Optuna's cache of trials that have ended
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise WorkError(
+            f"sweep.storage={redact_text(url)}: {_first_line(error)}: once it can be reached, `resume` goes on"
+        ) from error
+
+
+def _open_database(url: str) -> RDBStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return RDBStorage(_with_driver(url), engine_kwargs={"pool_pre_ping": True})
+    except ImportError as error:
+        raise RequestError(
+            f"sweep.storage={redact_text(url)}: needs a driver: pip install 'stepbudget[postgresql]'"
+        ) from error
+    except (SQLAlchemyError, RuntimeError) as error:
+        raise RequestError(
+            f"sweep.storage={redact_text(url)}: {_first_line(error)}: start the server, mend the address, or leave "
+            "sweep.storage out for a journal in the study's folder"
+        ) from error
+
+
+def _lock(connection: sqlalchemy.Connection, url: str, study: str) -> None:
+    """An advisory lock on the study's name, which the server lets go of when the connection ends, however it ends."""
+    number = int.from_bytes(hashlib.sha256(f"stepbudget/{study}".encode()).digest()[:8], "big", signed=True)
+    # Outside of a transaction, which would stay open as long as the sweep lasts.
+    connection.execution_options(isolation_level="AUTOCOMMIT")
+    if not connection.scalar(sqlalchemy.select(sqlalchemy.func.pg_try_advisory_lock(number))):
+        raise RequestError(
+            f"study={study}: another sweep runs it in sweep.storage={redact_text(url)}: wait for its end, or take "
+            "another name with study=NAME"
+        )
+
+
+def _with_driver(url: str) -> str:
+    """PostgreSQL addresses name no driver, or one of several: ours is psycopg."""
+    scheme, _, rest = url.partition("://")
+    return f"{_DRIVER}://{rest}" if scheme in ("postgresql", "postgres") else url
+
+
+def _first_line(error: BaseException) -> str:
+    """What the server or its driver says, without SQL and without the address."""
+    cause = error.__cause__ or getattr(error, "orig", None) or error
+    lines = str(getattr(cause, "orig", None) or cause).strip().splitlines()
+    return redact_text(lines[0]) if lines else type(error).__name__
 
 
 def open_journal(path: Path) -> JournalStorage:

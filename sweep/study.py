@@ -17,6 +17,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from conf.errors import RequestError
 from conf.schema import Sweep
 from sweep.draw import PointSampler, distribution, suggest
 from sweep.pruners import make_pruner, on_grid
@@ -26,6 +27,7 @@ from sweep.space import CellSpace
 FOLDER = "folder"  # a trial's user attribute: the name of its run folder
 START = "start"  # a trial's user attribute: values by label that it takes over from elsewhere
 ORIGIN = "origin"  # and from where
+OWNER = "stepbudget"  # a study's user attribute: the id of the study that its cell belongs to
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -61,6 +63,8 @@ class CellStudy:
     Args:
         label: the cell's; names the study.
         trials: planned parameter sets.
+        name: of the Optuna study, where it is not the label.
+        owner: id of the study that it belongs to; None where nobody else can have it.
         grid: steps at which held-out losses are compared, the last one the horizon.
         folds: runs with the same values: each is a trial of Optuna's, number by number.
     """
@@ -74,8 +78,11 @@ class CellStudy:
         trials: int,
         grid: Sequence[int],
         folds: int = 1,
+        name: str | None = None,
+        owner: str | None = None,
     ) -> None:
         self.label = label
+        name = name or label
         self._storage = storage
         self._space = space
         self._sampler = sweep.sampler
@@ -86,19 +93,32 @@ class CellStudy:
         self._pruner = make_pruner(sweep.pruner, first_step, max(self._grid[-1], 1))
         self._study: Study = optuna.create_study(
             storage=storage,
-            study_name=label,
+            study_name=name,
             directions=["minimize"] * len(sweep.objectives),
             load_if_exists=True,
             sampler=PointSampler({}),
             pruner=self._pruner,
         )
-        self._id = storage.get_study_id_from_name(label)
+        self._id = storage.get_study_id_from_name(name)
+        if owner is not None:
+            self._refuse_other(name, owner)
         self._best: Best | None = None
         earlier = self._all()
         self._asked = len(earlier)
         for trial in earlier:
             if trial.state == TrialState.COMPLETE:
                 self._note_best(trial.values[0], trial.params)
+
+    def _refuse_other(self, name: str, owner: str) -> None:
+        """In a database a name may be taken: two studies in one would each count the other's trials as its own."""
+        recorded = self._study.user_attrs.get(OWNER)
+        if recorded is None and not self._study.get_trials(deepcopy=False):
+            self._study.set_user_attr(OWNER, owner)
+        elif recorded != owner:
+            raise RequestError(
+                f"study={name.rsplit('/', 1)[0]}: sweep.storage holds a study of this name that has another folder: "
+                "continue it there with `python -m sweep resume`, or take another name with study=NAME"
+            )
 
     def asked(self) -> int:
         """Trials that were started, whatever became of them."""

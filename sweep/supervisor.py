@@ -11,11 +11,13 @@ import signal
 import time
 from typing import Any
 
+from optuna.storages import BaseStorage
+
 from conf.errors import RequestError, WorkError
 from curves.run_folder import RunFolder, Verdict
 from sweep.alarm import Alarm
 from sweep.attempts import Attempt, failures_in_vain, note_end, note_start, read_attempts
-from sweep.cells import Cell, Request
+from sweep.cells import Cell, Request, key_of
 from sweep.cost import measured_speed
 from sweep.hints import command, shown
 from sweep.inputs import NEIGHBOURS
@@ -38,7 +40,6 @@ from sweep.rows import cell_summary, front_lines
 from sweep.screen import Screen, say
 from sweep.space import trial_overrides
 from sweep.start import Starts
-from sweep.storage import open_journal
 from sweep.study import Asked, CellStudy
 from sweep.table import Row, Totals
 from sweep.trial import Before, RunningTrial
@@ -63,6 +64,7 @@ class Supervisor:
         self,
         request: Request,
         folder: StudyFolder,
+        storage: BaseStorage,
         backend: LaunchBackend,
         gpus: Sequence[str],
         screen: Screen,
@@ -80,8 +82,8 @@ class Supervisor:
         self._lost: Counter[str] = Counter()  # trials by cell whose run folder is gone
         self._halt: Halt | None = None
         self._started = time.monotonic()
-        storage = open_journal(folder.journal)
         sweep = request.config.sweep
+        shared = sweep.storage is not None
         self._studies = {
             cell.label: CellStudy(
                 storage=storage,
@@ -91,6 +93,8 @@ class Supervisor:
                 trials=cell.trials,
                 grid=shared_grid(cell.config),
                 folds=request.folds,
+                name=f"{folder.name}/{cell.label}" if shared else None,
+                owner=str(folder.read()["id"]) if shared else None,
             )
             for cell in request.cells
         }
@@ -242,7 +246,9 @@ class Supervisor:
         if self._gpus and cell.config.device == "auto":
             place["device"] = "cuda"  # rather an error than a trial that falls back on the CPU
         return [
-            *cell.overrides,
+            *(
+                item for item in cell.overrides if key_of(item) != "sweep.storage"
+            ),  # which may hold a password
             *trial_overrides(asked.values | changes),
             *trial_overrides(self._derived(asked)),
             *trial_overrides(place),

@@ -12,12 +12,14 @@ import sys
 import termios
 import time
 from typing import Any
+import uuid
 
 from curves.run_folder import RunFolder, find_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINER = Path(__file__).with_name("stand_in_trainer.py")
 DEADLINE_S = 60.0
+DATABASES = "STEPBUDGET_TEST_DATABASES"  # address of a PostgreSQL server; set: every study is kept in a database of its own
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_S) -> Any:
@@ -29,6 +31,16 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = DEADLIN
             return value
         time.sleep(0.02)
     raise AssertionError(f"waited {seconds:g} s in vain for: {what}")
+
+
+def make_database(server: str) -> str:
+    """A new database on a PostgreSQL server; its address."""
+    import psycopg
+
+    name = f"study_{uuid.uuid4().hex}"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]  # a name of ours
+    return f"{server}/{name}"
 
 
 def heed_interrupts() -> None:
@@ -45,6 +57,8 @@ class Sweep:
         self.study = self.runs_dir / "s"
         self.hold = folder / "go"  # trainers told to `hold` wait for this file
         self._started: list[subprocess.Popen[Any]] = []
+        server = os.environ.get(DATABASES)
+        self.storage = make_database(server) if server else None
 
     def arguments(self, *overrides: str) -> list[str]:
         return [
@@ -56,8 +70,14 @@ class Sweep:
             "launch.poll_s=0.05",
             "launch.grace_s=10",
             f"launch.command=['{sys.executable}','{TRAINER}']",
+            *(["sweep.storage='${oc.env:STEPBUDGET_STORAGE}'"] if self.storage else []),
             *overrides,
         ]
+
+    def environment(self, stand_in: dict[str, Any]) -> dict[str, str]:
+        """What a supervisor is started with; in a database its address, which no command line shows."""
+        added = {"STEPBUDGET_STORAGE": self.storage} if self.storage else {}
+        return {**os.environ, **added, "STAND_IN": json.dumps(stand_in)}
 
     def launcher(self) -> str:
         """The override that puts a launcher before the trainer.
@@ -74,7 +94,7 @@ class Sweep:
         process = subprocess.Popen(
             [sys.executable, "-m", "sweep", *arguments],
             cwd=ROOT,
-            env={**os.environ, "STAND_IN": json.dumps(stand_in), "COLUMNS": "200", "PYTHONWARNINGS": "error"},
+            env={**self.environment(stand_in), "COLUMNS": "200", "PYTHONWARNINGS": "error"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -90,7 +110,7 @@ class Sweep:
         process = subprocess.Popen(
             [sys.executable, "-m", "sweep", *arguments],
             cwd=ROOT,
-            env={**os.environ, "STAND_IN": json.dumps(stand_in), "TERM": "xterm-256color"},
+            env={**self.environment(stand_in), "TERM": "xterm-256color"},
             stdin=its,
             stdout=its,
             stderr=its,
@@ -150,14 +170,14 @@ class Sweep:
         """Optuna's states of the trials in the journal."""
         import optuna
 
-        from sweep.storage import open_journal
+        from sweep.storage import open_storage
 
-        storage = open_journal(self.study / "journal.log")
-        names = [
-            trial.state.name
-            for study in optuna.get_all_study_names(storage)
-            for trial in optuna.load_study(study_name=study, storage=storage).get_trials(deepcopy=False)
-        ]
+        with open_storage(self.storage, self.study / "journal.log", "a test") as storage:
+            names = [
+                trial.state.name
+                for study in optuna.get_all_study_names(storage)
+                for trial in optuna.load_study(study_name=study, storage=storage).get_trials(deepcopy=False)
+            ]
         return {name: names.count(name) for name in sorted(set(names))}
 
     def close(self) -> None:

@@ -1,7 +1,6 @@
 """A supervisor may be killed at every transition of a trial, whatever the trial's outcome: nothing is lost or done twice."""
 
 import json
-import os
 from pathlib import Path
 import subprocess
 import sys
@@ -47,7 +46,7 @@ def die_repeatedly(
             *sweep.arguments(*overrides),
         ],
         cwd=ROOT,
-        env={**os.environ, "STAND_IN": json.dumps({"checkpoint_every": 8, **stand_in}), "COLUMNS": "200"},
+        env={**sweep.environment({"checkpoint_every": 8, **stand_in}), "COLUMNS": "200"},
         capture_output=True,
         text=True,
         timeout=300,
