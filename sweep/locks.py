@@ -1,5 +1,6 @@
 """The lock on a study: one supervisor at a time, and whoever asks learns which."""
 
+import contextlib
 import fcntl
 import os
 from typing import IO
@@ -24,16 +25,21 @@ def lock_study(folder: StudyFolder) -> IO[str]:
                 f"study={folder.name}: process {file.read().strip() or '?'} already runs it: "
                 f"watch it with `{command('status', folder.path)}`"
             )
-    file.truncate()
-    file.write(f"{os.getpid()}\n")
-    file.flush()
+    try:
+        file.truncate()
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+    except OSError:
+        with contextlib.suppress(OSError):  # what could not be written is tried again
+            file.close()
+        raise
     return file
 
 
 def owner_of(folder: StudyFolder) -> int | None:
     """Process number of the supervisor that runs a study now; None where none does."""
     try:
-        with folder.lock.open("r+", encoding="utf-8") as file:
+        with folder.lock.open(encoding="utf-8") as file:
             if _try_lock(file):
                 return None
             text = file.read().strip()
