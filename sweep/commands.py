@@ -9,10 +9,11 @@ from conf.secrets import MARK, has_mark
 from sweep.arguments import find_study, only_overrides, take_flag
 from sweep.cells import Request, key_of, make_request
 from sweep.code_state import read_code_state
+from sweep.extension import may_grow, refuse_all_but_growth, refuse_changes
 from sweep.hints import command
 from sweep.locks import lock_study
-from sweep.plan import make_plan, refuse_changes
-from sweep.record import StudyFolder, check_code, differences, hardware_facts, may_change, write_record
+from sweep.plan import make_plan
+from sweep.record import StudyFolder, check_code, hardware_facts, may_change, write_record
 from sweep.watching import dashboard, status, stop
 
 USAGE = """\
@@ -21,8 +22,8 @@ python -m sweep COMMAND [OVERRIDES or STUDY]
   plan OVERRIDES [--probe]  compose and check every cell, print cells, trials, time, disk and cost; start nothing,
                             or with --probe ten steps of each cell
   run OVERRIDES             run the study to its planned number of trials
-  resume STUDY [OVERRIDES]  continue an interrupted study; launch.* and sweep.limits.* may change,
-                            sweep.trials may grow
+  resume STUDY [OVERRIDES]  continue an interrupted study; launch.* and sweep.limits.* may change;
+                            sweep.trials, sweep.factors and budget.max_steps may grow
   status [STUDY] [--json]   what a study has done and spent, from another terminal too
   stop STUDY [--trial N]    ask a running study, or one trial of it, to end cleanly
   dashboard STUDY [--port N]
@@ -40,7 +41,7 @@ STUDY is a name (mine), a folder (runs/mine) or study=mine. Where the code has c
 run and resume refuse to mix both, unless --changed-code is given.
 Exit status: 0 done, 1 failed, 2 wrong request, 3 a limit was reached, 130 stopped by Ctrl-C.
 """
-_LATER = ("launch", "tracker", "device", "cache_dir")  # what `resume` may change; sweep.trials may grow
+_LATER = ("launch", "tracker", "device", "cache_dir")  # what `resume` may change beside what may grow
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -118,30 +119,19 @@ def resume(arguments: Sequence[str]) -> int:
                 f"that holds it: '{key_of(item)}=${{oc.env:NAME}}'"
             )
     request = make_request([*kept, *place])
-    changed = [item for item in differences(record, request) if item[0] != "sweep.trials"]
-    if changed:
-        key, old, new = changed[0]
-        raise RequestError(
-            f"{key}={new}: the study {folder.name} was started with {key}={old}: keep to that, restore the "
-            "files in conf/ where they have changed since, or start another study with study=NAME"
-        )
-    if request.config.sweep.trials < record["trials"]:
-        raise RequestError(
-            f"sweep.trials={request.config.sweep.trials}: the study has {record['trials']} trials a cell; "
-            "it can only grow"
-        )
+    refuse_all_but_growth(folder, record, request)
     return _supervise(request, folder, ["resume", *arguments], changed_code)
 
 
 def _refuse_other_keys(item: str) -> None:
     """What `resume` may not change."""
     key = key_of(item)
-    if key in ("sweep.trials", "sweep.storage") or key.startswith("sweep.limits"):
+    if may_grow(key) or key == "sweep.storage" or key.startswith("sweep.limits"):
         return
     if key.split(".")[0] not in _LATER or not may_change(key):
         raise RequestError(
             f"{item}: a study keeps its settings; resume may change launch.* (but launch.processes), tracker.*, "
-            "device, sweep.limits.* and sweep.trials"
+            "device, sweep.limits.* and sweep.storage; sweep.trials, budget.max_steps and sweep.factors may grow"
         )
 
 

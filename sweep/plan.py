@@ -4,18 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from conf.errors import RequestError
 from curves.run_folder import find_runs
 from curves.spent import Account, Spent, amount, read_account
 from sweep.cells import Cell, Request
 from sweep.clock import duration
 from sweep.cost import Cost, expected_cost, read_earlier_runs
+from sweep.extension import refuse_changes
 from sweep.gpus import find_gpus
-from sweep.hints import command
 from sweep.launch import slot_count
 from sweep.limits import caps, device_share
 from sweep.probe import read_probes
-from sweep.record import StudyFolder, differences
+from sweep.record import StudyFolder
 from sweep.space import Parameter
 from sweep.values import describe
 
@@ -171,29 +170,6 @@ def expected_costs(request: Request) -> list[Cost]:
     probes = read_probes(request)
     earlier = read_earlier_runs(Path(request.config.runs_dir).absolute())
     return [expected_cost(cell.config, earlier, probes.get(cell.label)) for cell in request.cells]
-
-
-def refuse_changes(folder: StudyFolder, request: Request) -> None:
-    """A study keeps its settings.
-
-    Raises:
-        RequestError: naming the first key that differs, and the remedies.
-    """
-    record = folder.read()
-    changed = differences(record, request)
-    trials = request.config.sweep.trials
-    if [item[0] for item in changed] == ["sweep.trials"] and trials > record["trials"]:
-        raise RequestError(
-            f"sweep.trials={trials}: the study {folder.name} was started with {record['trials']} trials a cell: "
-            f"extend it with `{command('resume', folder.path, f'sweep.trials={trials}')}`"
-        )
-    if changed:
-        key, old, new = changed[0]
-        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-        raise RequestError(
-            f"{key}={new}: the study {folder.name} was started with {key}={old}{more}: continue it as it is "
-            f"with `{command('resume', folder.path)}`, or take another name with study=NAME"
-        )
 
 
 def finished_trials(folder: StudyFolder) -> int:

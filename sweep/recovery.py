@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import math
 import time
 
@@ -10,6 +10,7 @@ from conf.errors import RequestError
 from curves.run_folder import RunFolder, Verdict, find_runs
 from sweep.attempts import last_word, note_missed_end, read_attempts
 from sweep.cells import Cell, Request
+from sweep.extension import can_be_lengthened, falls_short
 from sweep.hints import shown
 from sweep.policy import FAILED, UNFINISHED, changes_of_next, sizes_of
 from sweep.record import StudyFolder
@@ -51,9 +52,9 @@ def recover(
         study = studies[cell.label]
         running = study.running()
         going_on = {asked.folder for asked in running}
-        for name in study.folders():
-            if name not in going_on:
-                _remember(recovered, RunFolder(folder.trials / name), cell, announce)
+        for told in study.ended():
+            if told.folder is not None and told.folder not in going_on:
+                _remember(recovered, RunFolder(folder.trials / told.folder), cell, told, announce)
         for asked in running:
             if asked.folder is not None:
                 await_end_of_earlier(RunFolder(folder.trials / asked.folder))
@@ -62,8 +63,11 @@ def recover(
 
 
 def tell(study: CellStudy, asked: Asked, values: Sequence[float], outcome: str) -> None:
-    """Tell Optuna the objectives' values, however the run ended, unless it failed or goes on later."""
-    if outcome in UNFINISHED:
+    """Tell Optuna the objectives' values, however the run ended, unless it failed or goes on later.
+
+    A trial that was trained further keeps the values of its first end: Optuna takes no second ones.
+    """
+    if outcome in UNFINISHED or asked.told:
         return
     if outcome == "pruned":
         study.tell(asked.number, "pruned")
@@ -90,13 +94,20 @@ def _refuse_strangers(request: Request, folder: StudyFolder, studies: Studies) -
         )
 
 
-def _remember(recovered: Recovered, run: RunFolder, cell: Cell, announce: Callable[[str], None]) -> None:
-    """A trial that Optuna knows as ended."""
-    if run.outcome() is not None:
-        recovered.rows[run.path.name] = _row(run, cell)
-    else:
+def _remember(
+    recovered: Recovered, run: RunFolder, cell: Cell, told: Asked, announce: Callable[[str], None]
+) -> None:
+    """A trial that Optuna knows as ended: it has ended, or is to be trained further, or its folder is gone."""
+    if not run.run.exists() and run.outcome() is None:
         recovered.lost[cell.label] += 1
         announce(f"{run.path.name}: its run folder is gone; another trial takes its place")
+        return
+    if falls_short(run, cell.config) and not can_be_lengthened(run):
+        announce(f"{run.path.name}: kept no training state, so it cannot be trained further")
+    elif falls_short(run, cell.config) or run.outcome() in (None, *UNFINISHED):
+        recovered.waiting.append((cell, replace(told, told=True)))
+        return
+    recovered.rows[run.path.name] = _row(run, cell)
 
 
 def _take_over(recovered: Recovered, folder: StudyFolder, study: CellStudy, cell: Cell, asked: Asked) -> None:

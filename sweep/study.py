@@ -47,6 +47,7 @@ class Asked:
     values: dict[str, Any]
     folder: str | None = None
     origin: str = ""  # of values that it took over from elsewhere
+    told: bool = False  # it has ended in Optuna and is trained further
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,10 @@ class CellStudy:
     def running(self) -> list[Asked]:
         """Trials without an end: those of a supervisor that is gone."""
         return [self._as_asked(trial) for trial in self._all() if trial.state == TrialState.RUNNING]
+
+    def ended(self) -> list[Asked]:
+        """Trials that have ended, in the order of their numbers."""
+        return [self._as_asked(trial) for trial in self._all() if trial.state.is_finished()]
 
     def folders(self) -> list[str]:
         """The run folders of all trials, in the order of the trials."""

@@ -267,7 +267,7 @@ class Supervisor:
         exit_status = trial.exit_status()  # before the last look at its files, which are then complete
         losses = trial.poll()
         prune = None
-        if losses and trial.stop is None:
+        if losses and trial.stop is None and not trial.asked.told:
             prune = self._studies[trial.cell.label].report(trial.asked.number, trial.tail.losses)
         self._show(trial)
         if exit_status is not None:
