@@ -32,6 +32,8 @@ def refuse_changes(folder: StudyFolder, request: Request) -> None:
     if not changed:
         return
     if all(may_grow(key) for key, _, _ in changed):
+        for item in changed:
+            _refuse_less(folder, *item)
         overrides = [override(key, new) for key, _, new in changed]
         was = ", ".join(f"{key}={_shown(old)}" for key, old, _ in changed)
         raise RequestError(
@@ -92,8 +94,7 @@ def _shown(value: Any) -> str:
 def falls_short(folder: RunFolder, config: Config) -> bool:
     """Whether a finished run ended at fewer steps than are asked for now, before it had passed its minimum."""
     status = folder.read_status()
-    done = status.max_steps if status is not None else None
-    if folder.outcome() != "complete" or done is None or done >= (config.budget.max_steps or 0):
+    if folder.outcome() != "complete" or status is None or status.step >= (config.budget.max_steps or 0):
         return False
     tail = CurveTail(folder.curve)
     tail.read()

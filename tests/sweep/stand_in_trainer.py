@@ -155,6 +155,7 @@ def train(folder: RunFolder, given: dict[str, str], lr: float, steps: int) -> No
             request: dict[str, Any] = read_json(folder.stop_request)
             end(folder, request["outcome"], request["reason"], step)
         time.sleep(step_s)
+    write_json(checkpoint, {"step": steps})  # so that it can be lengthened
     end(folder, "complete", "", steps)
 
 

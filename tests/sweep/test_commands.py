@@ -102,9 +102,12 @@ WRONG = [
     ),
     (
         ["run", "study=old", "budget.max_steps=64", "sweep.trials=5"],
-        ["sweep.trials=5", "3 trials a cell", "python -m sweep resume /", "/old sweep.trials=5"],
+        ["sweep.trials=5", "sweep.trials=3", "python -m sweep resume /", "/old sweep.trials=5"],
     ),
-    (["plan", "study=old", "budget.max_steps=64", "sweep.trials=2"], ["sweep.trials=2", "sweep.trials=3"]),
+    (
+        ["plan", "study=old", "budget.max_steps=64", "sweep.trials=2"],
+        ["sweep.trials=2", "has 3", "only grow"],
+    ),
     (
         ["run", "study=old", "budget.max_steps=64", "sweep.trials=3", "launch.processes=2"],
         ["launch.processes=2", "launch.processes=1"],
@@ -114,7 +117,7 @@ WRONG = [
     (["resume"], ["name one study", "old"]),
     (["resume", "gone"], ["study=gone", "there are old"]),
     (["resume", "old", "optimizer.lr=1"], ["optimizer.lr=1", "keeps its settings"]),
-    (["resume", "old", "sweep.trials=2"], ["sweep.trials=2", "3 trials", "only grow"]),
+    (["resume", "old", "sweep.trials=2"], ["sweep.trials=2", "has 3", "only grow"]),
     (["stop", "old"], ["old", "no sweep is running"]),
     (["stop", "old", "--trial", "x"], ["--trial x", "number"]),
     (["status", "gone"], ["study=gone", "there are old"]),
