@@ -145,7 +145,8 @@ def begin(
     facts = run_facts(plan, panel.name if panel else None)
     lengthening = folder.outcome() in FINISHED
     if resumed:
-        _refuse_other_configuration(folder, plan, facts, LENGTHENED_KEYS if lengthening else ())
+        free = LENGTHENED_KEYS if lengthening else _growing(folder, plan)
+        _refuse_other_configuration(folder, plan, facts, free)
     if lengthening:
         _refuse_to_shorten(folder, plan)
         status.open(folder.path, lengthening=True)
@@ -187,6 +188,12 @@ def run_facts(plan: Plan, panel: str | None) -> RunFacts:
         folds=plan.split.folds,
         extra=extra,
     )
+
+
+def _growing(folder: RunFolder, plan: Plan) -> tuple[str, ...]:
+    """An unfinished run may get more steps where its learning rate does not depend on how many they are."""
+    more = plan.horizon > folder.read_facts().horizon and plan.config.optimizer.schedule == "constant"
+    return ("budget.max_steps",) if more else ()
 
 
 def _drop_old_request(folder: RunFolder) -> None:

@@ -36,6 +36,20 @@ def test_five_steps_and_seven_more_equal_twelve(run_train: Train, tmp_path: Path
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_an_interrupted_run_may_get_more_steps_but_not_fewer(run_train: Train, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert run_train(tmp_path / "whole", "budget.max_steps=12") == 0
+    run.mkdir()
+    RunFolder(run).request_stop("preempted", "asked")
+    assert run_train(run, "budget.max_steps=8") == 1
+    for fewer in ("6", "4"):
+        with pytest.raises(RequestError, match=r"unfinished run with budget\.max_steps=8"):
+            run_train(run, f"budget.max_steps={fewer}")
+    assert run_train(run, "budget.max_steps=12") == 0
+    steps = [point["step"] for point in read_curve(tmp_path / "whole")]
+    assert at_grid(run, steps) == at_grid(tmp_path / "whole", steps)
+
+
 def test_a_stopped_run_goes_on_without_its_rule(run_train: Train, tmp_path: Path) -> None:
     common = ["optimizer.lr=0.05", "budget.max_steps=40"]
     rule = ["stopping=patience", "stopping.parameters.patience=2"]
