@@ -95,7 +95,9 @@ def print_storage(samplers: Sequence[str], trials: int) -> None:
     """A line a sampler, each measured in a process of its own."""
     window = min(WINDOW, max(1, trials // 2))
     print(f"{trials} trials of one cell, {EVALUATIONS} evaluations each; milliseconds a trial")
-    print(f"{'sampler':8} {f'first {window}':>12} {f'last {window}':>12} {'opening s':>10} {'MiB':>6} {'journal MiB':>12}")
+    print(
+        f"{'sampler':8} {f'first {window}':>12} {f'last {window}':>12} {'opening s':>10} {'MiB':>6} {'journal MiB':>12}"
+    )
     for sampler in samplers:
         with (
             tempfile.TemporaryDirectory() as folder,

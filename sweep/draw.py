@@ -79,9 +79,11 @@ class SpaceSampler(BaseSampler):
                 return drawn
         for index in range(UNIFORM_TRIES):
             drawn = self._space.draw(self._source, self._fixed)
-            if (index >= STABLE_TRIES or self._stable(drawn)) and self._space.allows(self._space.named(drawn)):
+            if (index >= STABLE_TRIES or self._stable(drawn)) and self._space.allows(
+                self._space.named(drawn)
+            ):
                 return drawn
-        texts = "; ".join(constraint.text for _, constraint in self._space.constraints)
+        texts = "; ".join(self._space.constraints.texts)
         raise RequestError(
             f"space.constraints: none of {UNIFORM_TRIES} draws keeps them ({texts}): widen the bounds or loosen one"
         )

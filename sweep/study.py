@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from conf.schema import Sweep
 from sweep.divergence import Divergence
 from sweep.draw import PointSampler, distribution, suggest
+from sweep.points import adopt
 from sweep.pruners import make_pruner, on_grid
 from sweep.samplers import Question, make_sampler
 from sweep.space import CellSpace
@@ -132,7 +133,7 @@ class CellStudy:
         Raises:
             RequestError: no values keep the constraints.
         """
-        adopted = self._space.adopt(start.values) if start is not None else {}
+        adopted = adopt(self._space, start.values) if start is not None else {}
         if start is not None and adopted:
             template = optuna.trial.create_trial(
                 state=TrialState.RUNNING, user_attrs={START: adopted, ORIGIN: start.origin}

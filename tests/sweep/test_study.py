@@ -12,6 +12,7 @@ import pytest
 from conf.compose import load_config
 from conf.errors import RequestError
 from conf.schema import Config, Pruner, Sampler, Space, SpaceParameter, Sweep
+from sweep.points import read_starts
 from sweep.pruners import make_pruner
 from sweep.space import CellSpace
 from sweep.storage import open_journal
@@ -38,7 +39,7 @@ def space_of(*parameters: SpaceParameter, **declared: Any) -> CellSpace:
     space = CellSpace(config, {})
     for branch in space.branches:
         space.set_plain(branch, {})
-    space.read_starts()
+    space.starts = read_starts(space)
     return space
 
 
