@@ -1,12 +1,14 @@
 """Points that a cell's first trials take: stated in its space, or taken over from elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from conf.errors import RequestError
 from conf.validate_sweep import space_key
-from sweep.space import CellSpace, Values
+from sweep.space import CellSpace, Parameter, Values
 from sweep.values import contains, describe, snap
+
+OPEN = object()  # instead of a value: it is drawn
 
 
 def read_starts(space: CellSpace) -> list[Values]:
@@ -34,16 +36,31 @@ def adopt(space: CellSpace, values: Mapping[str, Any]) -> Values:
 
     Empty where no trial can have them.
     """
+
+    def take(item: Parameter) -> Any:
+        value = snap(item.declared, values[item.name]) if item.name in values else None
+        return OPEN if value is None else value
+
+    fixed = _fix(space, take)
+    return fixed if space.example({}, fixed) is not None else {}
+
+
+def _fix(space: CellSpace, take: Callable[[Parameter], Any]) -> Values:
+    """Values by label that `take` gives, or leaves OPEN, where it is certain that a trial has the parameter."""
     fixed: Values = {}
-    adopted: Values = {}
+    values: Values = {}
+    still_open: set[str] = set()
     for stage in space.stages:
-        if not space.applies(stage[0].conditions, adopted):
+        conditions = stage[0].conditions
+        if any(name in still_open for name, _ in conditions) or not space.applies(conditions, values):
             continue
         for item in stage:
-            value = snap(item.declared, values[item.name]) if item.name in values else None
-            if value is not None:
-                fixed[item.label] = adopted[item.name] = value
-    return fixed if space.example({}, fixed) is not None else {}
+            value = take(item)
+            if value is OPEN:
+                still_open.add(item.name)
+            else:
+                fixed[item.label] = values[item.name] = value
+    return fixed
 
 
 def _first_values(space: CellSpace) -> Values:
@@ -68,26 +85,26 @@ def _start(space: CellSpace, key: str, point: Mapping[str, Any], first: Mapping[
             raise RequestError(
                 f"{key}.{name}: is not searched; a point may set {', '.join(sorted(declared)) or 'nothing'}"
             )
-    fixed: Values = {}
-    values: Values = {}
-    for stage in space.stages:
-        if not space.applies(stage[0].conditions, values):
-            continue
-        for item in stage:
-            if item.name in point:
-                value = point[item.name]
-                if not contains(item.declared, value):
-                    raise RequestError(
-                        f"{key}.{item.name}={value}: lies outside {describe(item.declared)}: "
-                        "take a value of it, or state it as `first` of the parameter"
-                    )
-                fixed[item.label] = values[item.name] = value
-            elif item.label in first:
-                fixed[item.label] = values[item.name] = first[item.label]
+
+    def take(item: Parameter) -> Any:
+        if item.name not in point:
+            return first.get(item.label, OPEN)
+        value = point[item.name]
+        if not contains(item.declared, value):
+            raise RequestError(
+                f"{key}.{item.name}={value}: lies outside {describe(item.declared)}: "
+                "take a value of it, or state it as `first` of the parameter"
+            )
+        return value
+
+    fixed = _fix(space, take)
+    values = space.named(fixed)
+    # What a trial has only perhaps, it takes `first` for once it has it.
+    perhaps = {label: value for label, value in first.items() if label not in fixed}
     for item in space.parameters:
         if item.name in point and item.name not in values:
             needed = ", ".join(f"{name}={'|'.join(map(str, wanted))}" for name, wanted in item.conditions)
             raise RequestError(
                 f"{key}.{item.name}={point[item.name]}: is searched only where {needed}: add that to the point"
             )
-    return fixed
+    return perhaps | fixed

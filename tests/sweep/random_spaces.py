@@ -8,14 +8,17 @@ from typing import Any
 from hypothesis import strategies as st
 
 Declared = dict[str, Any]
+GROUPS: dict[str, list[Any]] = {
+    "method": ["lora", "text_to_image"],
+    "dataset_size": ["n4", "n8"],
+    "resolution": ["px48", "px64"],
+}
 CHOICES: dict[str, list[Any]] = {
+    **GROUPS,
     "optimizer.schedule": ["constant", "cosine", "linear"],
     "method.rank": [2, 4, 8, 16],
     "captions.dropout": [0.0, 0.1, 0.25],
     "augmentation.flip": [True, False],
-    "method": ["lora", "text_to_image"],
-    "dataset_size": ["n4", "n8"],
-    "resolution": ["px48", "px64"],
 }
 FLOATS = {"optimizer.lr": (1e-6, 1.0), "optimizer.weight_decay": (1e-4, 0.5), "method.dropout": (0.0, 0.9)}
 WHOLE = {
@@ -70,8 +73,10 @@ class SpaceFile:
 
 @st.composite
 def space_files(draw: st.DrawFn) -> SpaceFile:
-    names = draw(st.lists(st.sampled_from([*CHOICES, *FLOATS, *WHOLE]), min_size=0, max_size=5, unique=True))
-    names.sort(key=lambda name: name in ADAPTER)  # after the groups that decide about them
+    keys = sorted(({*CHOICES} | {*FLOATS} | {*WHOLE}) - {*GROUPS})
+    group = draw(st.none() | st.none() | st.sampled_from([*GROUPS]))  # each option is composed: few have one
+    names = [group] if group is not None else []
+    names += draw(st.lists(st.sampled_from(keys), max_size=4, unique=True))
     parameters: list[Declared] = []
     for name in names:
         item = _parameter(draw, name)

@@ -44,8 +44,8 @@ MISTAKES: list[tuple[tuple[list[str], list[str], list[str]], list[str]]] = [
     (([LR + ", when: {method: []}}"], [], []), [f"{P0}.when.method=[]", "what method has to be"]),
     (([LR + ", when: {method: lora}}", METHOD], [], []), [f"{P0}.when.method=lora", "declare it above"]),
     (
-        ([LR + "}", "{name: seed, choices: [1], when: {optimizer.lr: 1e-3}}"], [], []),
-        [f"{P1}.when.optimizer.lr=0.001", "range", "give it choices"],
+        ([LR + "}", "{name: seed, choices: [1], when: {optimizer.lr: 1}}"], [], []),
+        [f"{P1}.when.optimizer.lr=1", "range", "give it choices"],
     ),
     (([LR + "}"], ["optimizer.lr <"], []), [f"{C0}=optimizer.lr <", "cannot be read"]),
     (([LR + "}"], ["exp(optimizer.lr) < 1"], []), [f"{C0}=", "`exp(optimizer.lr)` is not understood"]),
@@ -74,7 +74,7 @@ MISTAKES: list[tuple[tuple[list[str], list[str], list[str]], list[str]]] = [
     ),
     (
         ([METHOD, "{name: method.rank, choices: [4]}"], [], []),
-        [f"{P1}: method.rank=4", "a trial may draw method.rank=4"],
+        [f"{P0}: method.rank=4", "method=text_to_image has no adapter"],
     ),
 ]
 
