@@ -122,7 +122,7 @@ def run_random_files(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_random_space_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_random_files(200, monkeypatch)
+    run_random_files(120, monkeypatch)
 
 
 @pytest.mark.long
