@@ -78,14 +78,14 @@ def sampled(space: CellSpace, sampler: str) -> list[dict[str, Any]]:
 
 
 def searched(content: dict[str, Any], values: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a trial with these values is declared to have."""
+    """What a trial with these values is declared to have, by the file alone."""
     config = base_config()
     found = []
     for item in content["parameters"]:
         fits = True
         for name, wanted in (item.get("when") or {}).items():
-            names = [other["name"] for other in content["parameters"]]
-            value = values.get(name) if name in names else getattr(getattr(config, name), "name", None)
+            # What a trial does not search is its cell's, if it is a group.
+            value = values[name] if name in values else getattr(getattr(config, name, None), "name", None)
             fits &= value in wanted if isinstance(wanted, list) else value == wanted
         found += [item] if fits else []
     return found
