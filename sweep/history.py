@@ -9,7 +9,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 BEST = 25  # of each objective; TPE models no more as good ones
-LATEST = 400  # ended trials; all that run are shown too
+LATEST = 300  # ended trials; all that run are shown too
 
 
 class BoundedStudy(Study):

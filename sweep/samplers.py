@@ -19,7 +19,7 @@ from sweep.draw import PointSampler, SpaceSampler
 from sweep.space import CellSpace
 from sweep.values import from_unit, single_value
 
-MODEL_TRIES = 8  # proposals of a model that may violate the constraints
+MODEL_TRIES = 4  # proposals of a model that may violate the constraints
 _EXTRAS = {"gp": ("torch", "scipy"), "cmaes": ("cmaes",)}  # modules that Optuna imports for a sampler
 _MOST_DIMENSIONS = 21201  # of scipy's Sobol sequence
 
