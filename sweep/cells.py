@@ -24,6 +24,7 @@ from conf.errors import RequestError
 from conf.quoting import override
 from conf.schema import Config, Launch, SpaceParameter
 from sweep.inputs import check_inputs, check_sampling, check_start, leave_one_out
+from sweep.points import read_starts
 from sweep.space import CellSpace, Parameter, Values, trial_overrides
 from sweep.values import describe, samples
 
@@ -257,13 +258,16 @@ def compose_branches(node: DictConfig, base: Sequence[str], space: CellSpace) ->
         RequestError: no point keeps the constraints, or a trial could draw a value that is out of range.
     """
     searched = {item.name for item in space.parameters} & set(groups())
+    composed: dict[tuple[str, ...], DictConfig] = {(): node}  # by the options of searched groups
     nodes = []
     for branch in space.branches:
-        chosen = {name: value for name, value in branch.items() if name in searched}
-        nodes.append(compose_node([*base, *trial_overrides(chosen)]) if chosen else copy.deepcopy(node))
-        space.set_plain(branch, {key: _plain(nodes[-1], key) for key in space.plain_keys()})
-    space.read_starts()
+        chosen = tuple(trial_overrides({name: branch[name] for name in branch if name in searched}))
+        if chosen not in composed:
+            composed[chosen] = compose_node([*base, *chosen])
+        nodes.append(copy.deepcopy(composed[chosen]))
+        space.set_plain(branch, {key: _plain(nodes[-1], key) for key in space.constraints.plain_keys})
     space.refuse_empty()
+    space.starts = read_starts(space)
     configs: list[Config] = []
     for branch, own in zip(space.branches, nodes, strict=True):
         example = space.example(branch)

@@ -16,10 +16,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from conf.errors import RequestError
 from conf.schema import SpaceParameter
+from sweep.divergence import LR, Divergence
+from sweep.history import BoundedStudy
 from sweep.space import CellSpace, Parameter, Values
 from sweep.values import bounds, single_value, snap
 
 UNIFORM_TRIES = 20_000  # draws without the sampler, once its own proposals have violated the constraints
+STABLE_TRIES = 2_000  # of them that also have to stay below what diverged
 
 
 class SpaceSampler(BaseSampler):
@@ -29,7 +32,9 @@ class SpaceSampler(BaseSampler):
         inner: the sampler that proposes.
         conditional: whether it takes together what only some trials have, or draws that one by one.
         tries: how many of its proposals may violate the constraints before points are drawn evenly.
+        bounded: whether it learns from the best and the latest trials only.
         fixed: values by label that the trial has anyway.
+        divergence: what to stay below; a learning rate that is fixed is left alone.
         source: of the even draws.
     """
 
@@ -39,14 +44,18 @@ class SpaceSampler(BaseSampler):
         inner: BaseSampler,
         conditional: bool,
         tries: int,
+        bounded: bool,
         fixed: Mapping[str, Any],
+        divergence: Divergence,
         source: random.Random,
     ) -> None:
         self._space = space
         self._inner = inner
         self._conditional = conditional
         self._tries = tries
+        self._bounded = bounded
         self._fixed = dict(fixed)
+        self._divergence = divergence
         self._source = source
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -58,18 +67,23 @@ class SpaceSampler(BaseSampler):
     ) -> dict[str, Any]:
         """The trial's values by label.
 
+        Where constraints leave nothing below what diverged, it is forgotten: a trial has to have some values.
+
         Raises:
             RequestError: no draw keeps the constraints.
         """
+        shown = BoundedStudy(study) if self._bounded else study
         for _ in range(self._tries):
-            drawn = self._space.walk(lambda stage: self._propose(study, trial, stage))
-            if self._space.allows(self._space.named(drawn)):
+            drawn = self._space.walk(lambda stage: self._propose(shown, trial, stage))
+            if self._stable(drawn) and self._space.allows(self._space.named(drawn)):
                 return drawn
-        for _ in range(UNIFORM_TRIES):
+        for index in range(UNIFORM_TRIES):
             drawn = self._space.draw(self._source, self._fixed)
-            if self._space.allows(self._space.named(drawn)):
+            if (index >= STABLE_TRIES or self._stable(drawn)) and self._space.allows(
+                self._space.named(drawn)
+            ):
                 return drawn
-        texts = "; ".join(constraint.text for _, constraint in self._space.constraints)
+        texts = "; ".join(self._space.constraints.texts)
         raise RequestError(
             f"space.constraints: none of {UNIFORM_TRIES} draws keeps them ({texts}): widen the bounds or loosen one"
         )
@@ -89,6 +103,12 @@ class SpaceSampler(BaseSampler):
     ) -> None:
         """As the inner sampler."""
         self._inner.after_trial(study, trial, state, values)
+
+    def _stable(self, drawn: Values) -> bool:
+        """Whether the drawn learning rate lies below those that diverged."""
+        values = self._space.named(drawn)
+        rate_is_fixed = LR in self._space.named(self._fixed)
+        return rate_is_fixed or self._divergence.allows(values)
 
     def _propose(self, study: Study, trial: FrozenTrial, stage: list[Parameter]) -> Values:
         """Values of one stage: fixed ones, then what the inner sampler proposes together, then the rest."""

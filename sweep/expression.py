@@ -13,6 +13,7 @@ from typing import Any
 import warnings
 
 LONGEST = 500  # characters
+DEEPEST = 60  # levels of brackets, signs and `not`
 _NUMBERS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -51,7 +52,7 @@ class Constraint:
         self.text = text
         self._tree = _parse(text)
         self.names: list[str] = []
-        _check(self._tree, self.names)
+        self._check(self._tree, 0)
         if not isinstance(self._tree, ast.Compare | ast.BoolOp) and not _negated(self._tree):
             raise ValueError("compares nothing: write for example optimizer.batch_size <= 8")
 
@@ -68,6 +69,35 @@ class Constraint:
         except TypeError as error:
             given = ", ".join(f"{name}={values[name]}" for name in self.names)
             raise ValueError(f"cannot be computed with {given}") from error
+
+    def _check(self, node: ast.expr, depth: int) -> None:
+        """Refuse whatever the language does not have, and collect the keys."""
+        if depth > DEEPEST:
+            raise ValueError(f"is nested more than {DEEPEST} levels deep: write it flatter")
+        if isinstance(node, ast.Name | ast.Attribute):
+            name = self._key(node)
+            if name not in _WORDS and name not in self.names:
+                self.names.append(name)
+        elif not isinstance(node, ast.Constant) or not _plain(node.value):
+            if not _known(node):
+                raise ValueError(
+                    f"`{self._source(node)}` is not understood: it takes keys, numbers, texts, + - * / // %, "
+                    "comparisons, and, or, not"
+                )
+            for child in ast.iter_child_nodes(node):
+                if isinstance(child, ast.expr):
+                    self._check(child, depth + 1)
+
+    def _key(self, node: ast.Name | ast.Attribute) -> str:
+        key = _key(node)
+        if key is None:
+            raise ValueError(
+                f"`{self._source(node)}` is not understood: keys are words with dots between them"
+            )
+        return key
+
+    def _source(self, node: ast.expr) -> str:
+        return ast.get_source_segment(self.text.strip(), node) or self.text
 
 
 def _parse(text: str) -> ast.expr:
@@ -86,47 +116,34 @@ def _negated(node: ast.expr) -> bool:
     return isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
 
 
-def _check(node: ast.expr, names: list[str]) -> None:
-    """Refuse whatever the language does not have, and collect the keys."""
-    if isinstance(node, ast.Name | ast.Attribute):
-        name = _key(node)
-        if name not in _WORDS and name not in names:
-            names.append(name)
-        return
-    if isinstance(node, ast.Constant) and (
-        node.value is None or isinstance(node.value, bool | int | float | str)
-    ):
-        return
-    known = (
+def _plain(value: object) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _known(node: ast.expr) -> bool:
+    """Whether the language has this, whatever is in it."""
+    return (
         (isinstance(node, ast.BinOp) and type(node.op) in _NUMBERS)
         or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd | ast.Not))
         or (isinstance(node, ast.Compare) and all(type(item) in _COMPARISONS for item in node.ops))
         or isinstance(node, ast.BoolOp | ast.List | ast.Tuple)
     )
-    if not known:
-        raise ValueError(
-            f"`{ast.unparse(node)}` is not understood: it takes keys, numbers, texts, + - * / // %, comparisons, "
-            "and, or, not"
-        )
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.expr):
-            _check(child, names)
 
 
-def _key(node: ast.expr) -> str:
-    """A dotted key such as optimizer.batch_size."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        return f"{_key(node.value)}.{node.attr}"
-    raise ValueError(f"`{ast.unparse(node)}` is not understood: keys are words with dots between them")
+def _key(node: ast.expr) -> str | None:
+    """A dotted key such as optimizer.batch_size; None where it is none."""
+    words = []
+    while isinstance(node, ast.Attribute):
+        words.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(words)]) if isinstance(node, ast.Name) else None
 
 
 def _value(node: ast.expr, values: Mapping[str, Any]) -> Any:
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.Name | ast.Attribute):
-        name = _key(node)
+        name = _key(node) or ""
         return _WORDS[name] if name in _WORDS else values[name]
     if isinstance(node, ast.List | ast.Tuple):
         return [_value(item, values) for item in node.elts]

@@ -179,8 +179,8 @@ def finished_trials(folder: StudyFolder) -> int:
 
 def _searched(cell: Cell) -> str:
     space = ", ".join(map(_described, cell.space.parameters)) or "nothing searched: trials differ by seed"
-    if cell.space.constraints:
-        space += f"; with {', '.join(constraint.text for _, constraint in cell.space.constraints)}"
+    if cell.space.constraints.texts:
+        space += f"; with {', '.join(cell.space.constraints.texts)}"
     return space
 
 

@@ -71,6 +71,8 @@ def tell(study: CellStudy, asked: Asked, values: Sequence[float], outcome: str) 
         return
     if outcome == "pruned":
         study.tell(asked.number, "pruned")
+    elif outcome == "diverged":
+        study.tell(asked.number, "diverged")
     elif outcome in FAILED or not values or not all(map(math.isfinite, values)):
         study.tell(asked.number, "failed")
     else:

@@ -1,6 +1,6 @@
 """Trials as rows: read from their run folders, and summed up by cell."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from conf.schema import Evaluation
 from curves.run_folder import RunFolder
@@ -9,7 +9,7 @@ from sweep.objectives import objective_values, pareto_front
 from sweep.table import Row
 from sweep.tail import CurveTail
 
-_COMPARED = ("complete", "stopped", "diverged", "timeout")  # outcomes of trials that Optuna is told values of
+_COMPARED = ("complete", "stopped", "timeout")  # outcomes of trials that Optuna is told values of
 
 
 def row_of(folder: RunFolder, cell: str, evaluation: Evaluation, objectives: Sequence[str] = ()) -> Row:
@@ -30,8 +30,8 @@ def row_of(folder: RunFolder, cell: str, evaluation: Evaluation, objectives: Seq
     return row
 
 
-def cell_summary(rows: Sequence[Row], cells: Sequence[str]) -> list[str]:
-    """One line a cell: outcomes, and the best trial."""
+def cell_summary(rows: Sequence[Row], cells: Sequence[str], diverged: Mapping[str, str]) -> list[str]:
+    """One line a cell: outcomes, the best trial, and which learning rates diverged, in words by cell."""
     lines = []
     for cell in cells:
         own = [row for row in rows if row.cell == cell and row.outcome is not None]
@@ -41,7 +41,8 @@ def cell_summary(rows: Sequence[Row], cells: Sequence[str]) -> list[str]:
             (row for row in own if row.best is not None), key=lambda row: row.best or 0.0, default=None
         )
         shown = f"; lowest held-out loss {best.best:.4f} in trial {best.number:04d}" if best else ""
-        lines.append(f"  {cell}: {counts}{shown}")
+        diverging = f"; {diverged[cell]}" if diverged.get(cell) else ""
+        lines.append(f"  {cell}: {counts}{shown}{diverging}")
     return lines
 
 

@@ -14,11 +14,12 @@ from optuna.samplers import BaseSampler
 
 from conf.errors import RequestError
 from conf.schema import Sampler
+from sweep.divergence import Divergence
 from sweep.draw import PointSampler, SpaceSampler
 from sweep.space import CellSpace
 from sweep.values import from_unit, single_value
 
-MODEL_TRIES = 8  # proposals of a model that may violate the constraints
+MODEL_TRIES = 4  # proposals of a model that may violate the constraints
 _EXTRAS = {"gp": ("torch", "scipy"), "cmaes": ("cmaes",)}  # modules that Optuna imports for a sampler
 _MOST_DIMENSIONS = 21201  # of scipy's Sobol sequence
 
@@ -39,11 +40,19 @@ class Question:
 
 
 def make_sampler(
-    sampler: Sampler, space: CellSpace, question: Question, fixed: Mapping[str, Any]
+    sampler: Sampler,
+    space: CellSpace,
+    question: Question,
+    fixed: Mapping[str, Any],
+    divergence: Divergence | None = None,
 ) -> SpaceSampler:
     """The sampler of one trial, some of whose values may be fixed.
 
-    The same question gets the same sampler, whenever it is asked; random, qmc and grid give it the same answer.
+    The same question gets the same sampler, whenever it is asked; random, qmc and grid give it the same answer,
+    unless a learning rate has diverged meanwhile.
+
+    Args:
+        divergence: learning rates to stay below, except on a grid, which has every point.
 
     Raises:
         RequestError: a parameter of the sampler is wrong, or a package is missing.
@@ -53,7 +62,10 @@ def make_sampler(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         inner = kind.make(sampler, space, question, seed)
-    return SpaceSampler(space, inner, kind.conditional, kind.tries, fixed, random.Random(f"{seed}/even"))
+    if divergence is None or sampler.name == "grid":
+        divergence = Divergence(space)
+    source = random.Random(f"{seed}/even")
+    return SpaceSampler(space, inner, kind.conditional, kind.tries, kind.bounded, fixed, divergence, source)
 
 
 def check_sampler(sampler: Sampler, space: CellSpace, trials: int) -> None:
@@ -203,12 +215,14 @@ class Kind:
     Attributes:
         conditional: whether it also takes together what only some trials have.
         tries: proposals that may violate the constraints before points are drawn evenly.
+        bounded: whether it is shown the best and the latest trials only: its models get slow with all.
     """
 
     make: Callable[[Sampler, CellSpace, Question, int], BaseSampler]
     parameters: Mapping[str, Check]
     conditional: bool
     tries: int
+    bounded: bool = False
 
 
 _TPE = {
@@ -216,6 +230,7 @@ _TPE = {
     "n_ei_candidates": _whole(1),
     "constant_liar": _FLAG,
 }
+_GP = {"n_startup_trials": _whole(1), "deterministic_objective": _FLAG}
 _CMAES = {
     "n_startup_trials": _whole(0),
     "popsize": _whole(2),
@@ -236,8 +251,8 @@ _NSGA2 = {
 }
 # What GP, CMA-ES and NSGA-II take together, every trial must have.
 KINDS = {
-    "tpe": Kind(_make_tpe, _TPE, True, MODEL_TRIES),
-    "gp": Kind(_make_gp, {"n_startup_trials": _whole(1), "deterministic_objective": _FLAG}, False, 1),
+    "tpe": Kind(_make_tpe, _TPE, True, MODEL_TRIES, bounded=True),
+    "gp": Kind(_make_gp, _GP, False, 1, bounded=True),
     "cmaes": Kind(_make_cmaes, _CMAES, False, MODEL_TRIES),
     "qmc": Kind(_make_qmc, _QMC, True, 1),
     "random": Kind(_make_random, {}, True, 1),

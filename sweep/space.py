@@ -10,15 +10,15 @@ import itertools
 import random
 from typing import Any
 
-from conf.compose import groups, known_keys
+from conf.compose import groups
 from conf.errors import RequestError
 from conf.quoting import override
 from conf.schema import Config, SpaceParameter
 from conf.validate_sweep import space_key
 from sweep.conditions import Condition, read_conditions
+from sweep.constraints import Constraints
 from sweep.declared import check_declared
-from sweep.expression import Constraint
-from sweep.values import contains, describe, every_value, from_unit, same, snap, step_count
+from sweep.values import every_value, from_unit, same, step_count
 
 MOST_BRANCHES = 256
 LARGEST_GRID = 10_000  # points
@@ -54,9 +54,12 @@ class CellSpace:
     trial), and by `label` where Optuna knows them.
 
     Attributes:
+        declared: the space of the configuration.
         parameters: all that some trial of the cell has, in the order of their declaration.
         stages: the same, those with equal conditions together.
-        starts: values by label that the first trials take, one mapping a trial.
+        constraints: what every trial keeps.
+        branches: values by name of what decides about conditions and groups: every combination that a trial can have.
+        starts: values by label that the first trials take, one mapping a trial; `points.read_starts` finds them.
     """
 
     def __init__(self, config: Config, levels: Mapping[str, str]) -> None:
@@ -65,10 +68,10 @@ class CellSpace:
         Raises:
             RequestError: naming the file and the key of a mistake.
         """
-        self._space = config.space
+        self.declared = config.space
         self._place = ", ".join(levels.values())
         self._options = {group: _option(config, levels, group) for group in groups()}
-        self.parameters = self._read_parameters(config)
+        self.parameters = self._read_parameters()
         by_conditions = itertools.groupby(
             sorted(self.parameters, key=self._stage_of), key=lambda item: item.conditions
         )
@@ -77,7 +80,7 @@ class CellSpace:
         self._searched = set(self._names.values())
         self._branching = {name for item in self.parameters for name, _ in item.conditions}
         self._branching |= {item.name for item in self.parameters if item.name in self._options}
-        self.constraints = self._read_constraints()
+        self.constraints = Constraints(self.declared, self._searched)
         self._plain: dict[tuple[Any, ...], Values] = {}
         self.branches = self._find_branches()
         self.starts: list[Values] = []
@@ -90,7 +93,7 @@ class CellSpace:
         drawn: Values = {}
         values: Values = {}
         for stage in self.stages:
-            if self._applies(stage[0].conditions, values):
+            if self.applies(stage[0].conditions, values):
                 chosen = choose(stage)
                 drawn |= chosen
                 values |= self.named(chosen)
@@ -117,17 +120,7 @@ class CellSpace:
         Raises:
             RequestError: a constraint cannot be computed with them.
         """
-        plain = self._plain.get(self._choice(values), {})
-        for key, constraint in self.constraints:
-            if any(name in self._searched and name not in values for name in constraint.names):
-                continue
-            try:
-                kept = constraint.holds({**plain, **values})
-            except ValueError as error:
-                raise RequestError(f"{key}={constraint.text}: {error}") from error
-            if not kept:
-                return False
-        return True
+        return self.constraints.kept(values, self._plain_of(values))
 
     def grid(self) -> list[Values]:
         """Every point by label that keeps the constraints, the last parameter changing fastest.
@@ -166,7 +159,7 @@ class CellSpace:
             yield drawn
             return
         parameters = self.stages[stage]
-        if not self._applies(parameters[0].conditions, values):
+        if not self.applies(parameters[0].conditions, values):
             yield from self._points(drawn, values, stage + 1)
             return
         # Counted lazily: a stage may have more points than memory holds.
@@ -176,14 +169,12 @@ class CellSpace:
 
     # --- constraints ---
 
-    def plain_keys(self) -> list[str]:
-        """Keys in constraints that are not searched: their values come from the configuration of a branch."""
-        names = {name for _, constraint in self.constraints for name in constraint.names}
-        return sorted(names - self._searched)
-
     def set_plain(self, branch: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-        """The values of `plain_keys` in a branch."""
+        """The values in a branch of the keys that constraints name and that are not searched."""
         self._plain[self._choice(branch)] = dict(values)
+
+    def _plain_of(self, values: Mapping[str, Any]) -> Values:
+        return self._plain.get(self._choice(values), {})
 
     def example(self, branch: Mapping[str, Any], held: Mapping[str, Any] | None = None) -> Values | None:
         """A point of a branch by label that keeps the constraints; None where none is found.
@@ -194,7 +185,7 @@ class CellSpace:
         fixed = {item.label: branch[item.name] for item in self.parameters if item.name in branch}
         fixed |= held or {}
         source = random.Random(0)
-        tries = TRIES if self.constraints else 1
+        tries = TRIES if self.constraints.texts else 1
         for _ in range(tries):
             drawn = self.draw(source, fixed)
             if self.allows(self.named(drawn)):
@@ -215,60 +206,26 @@ class CellSpace:
         Raises:
             RequestError: naming the first constraint that no point keeps, or all of them.
         """
-        if not self.constraints or any(self.example(branch) is not None for branch in self.branches):
+        if not self.constraints.texts or any(self.example(branch) is not None for branch in self.branches):
             return
         source = random.Random(0)
         drawn = [self.named(self.draw(source, {})) for _ in range(TRIES)]
-        for key, constraint in self.constraints:
-            if not any(self._keeps(constraint, values) for values in drawn):
-                raise RequestError(
-                    f"{key}={constraint.text}: none of {TRIES} random points keeps it: widen the bounds of "
-                    f"{', '.join(constraint.names)} or loosen it"
-                )
+        self.constraints.refuse_impossible((values, self._plain_of(values)) for values in drawn)
         raise RequestError(
-            f"{space_key(self._space, 'constraints')}: none of {TRIES} random points keeps all "
-            f"{len(self.constraints)}: widen the bounds or loosen one"
+            f"{space_key(self.declared, 'constraints')}: none of {TRIES} random points keeps all "
+            f"{len(self.constraints.texts)}: widen the bounds or loosen one"
         )
-
-    def _keeps(self, constraint: Constraint, values: Values) -> bool:
-        if any(name in self._searched and name not in values for name in constraint.names):
-            return True
-        return constraint.holds({**self._plain.get(self._choice(values), {}), **values})
-
-    def _read_constraints(self) -> list[tuple[str, Constraint]]:
-        """Key and constraint of all that speak of this cell's parameters."""
-        declared = {item.name for item in self._space.parameters}
-        found = []
-        for index, text in enumerate(self._space.constraints):
-            key = space_key(self._space, f"constraints[{index}]")
-            try:
-                constraint = Constraint(text)
-            except ValueError as error:
-                raise RequestError(f"{key}={text}: {error}") from error
-            for name in constraint.names:
-                if name not in declared and name not in known_keys() and name not in self._options:
-                    raise RequestError(
-                        f"{key}={text}: there is no key '{name}'; it may name searched parameters "
-                        f"({', '.join(sorted(declared)) or 'none yet'}), groups and keys of the configuration"
-                    )
-            if not declared & set(constraint.names):
-                raise RequestError(
-                    f"{key}={text}: names no searched parameter: name one of {', '.join(sorted(declared))}"
-                )
-            if declared & set(constraint.names) <= self._searched:
-                found.append((key, constraint))
-        return found
 
     # --- conditions ---
 
-    def _read_parameters(self, config: Config) -> list[Parameter]:
+    def _read_parameters(self) -> list[Parameter]:
         found: list[tuple[str, SpaceParameter, tuple[Condition, ...]]] = []
         above: list[SpaceParameter] = []
-        for index, declared in enumerate(self._space.parameters):
-            key = space_key(self._space, f"parameters[{index}]")
+        for index, declared in enumerate(self.declared.parameters):
+            key = space_key(self.declared, f"parameters[{index}]")
             check_declared(declared, key)
             own = {item.name for _, item, _ in found}
-            conditions = read_conditions(declared, key, above, own, self._options, self._space.parameters)
+            conditions = read_conditions(declared, key, above, own, self._options, self.declared.parameters)
             above.append(declared)
             if conditions is not None:
                 found.append((key, declared, conditions))
@@ -291,7 +248,7 @@ class CellSpace:
             index for index, item in enumerate(self.parameters) if item.conditions == parameter.conditions
         )
 
-    def _applies(self, conditions: Sequence[Condition], values: Mapping[str, Any]) -> bool:
+    def applies(self, conditions: Sequence[Condition], values: Mapping[str, Any]) -> bool:
         """Whether a trial with these values meets conditions; a group that it does not search is the cell's."""
         for name, wanted in conditions:
             if name not in values and name not in self._options:
@@ -316,7 +273,7 @@ class CellSpace:
             deciding = [item for item in stage if item.name in self._branching]
             following: list[Values] = []
             for branch in branches:
-                if not self._applies(stage[0].conditions, branch):
+                if not self.applies(stage[0].conditions, branch):
                     following.append(branch)
                     continue
                 self._refuse_twice(stage, branch)
@@ -325,7 +282,7 @@ class CellSpace:
                     following.append(branch | dict(zip(names, chosen, strict=True)))
                 if len(following) > MOST_BRANCHES:
                     raise RequestError(
-                        f"{space_key(self._space, 'parameters')}: conditions and groups make more than "
+                        f"{space_key(self.declared, 'parameters')}: conditions and groups make more than "
                         f"{MOST_BRANCHES} combinations: make some of {', '.join(sorted(self._branching))} factors "
                         "of the sweep, or give them fewer choices"
                     )
@@ -337,7 +294,7 @@ class CellSpace:
     def _refuse_twice(self, stage: Sequence[Parameter], branch: Mapping[str, Any]) -> None:
         """One value a name: of two declarations the conditions let one through."""
         seen: dict[str, Parameter] = {}
-        parameters = stage or [item for item in self.parameters if self._applies(item.conditions, branch)]
+        parameters = stage or [item for item in self.parameters if self.applies(item.conditions, branch)]
         for item in parameters:
             if item.name in seen:
                 where = f" {self._place}" if self._place else ""
@@ -347,88 +304,6 @@ class CellSpace:
                     f"{f' ({chosen})' if chosen else ''}: narrow one of the two with `when`"
                 )
             seen[item.name] = item
-
-    # --- points to try first ---
-
-    def read_starts(self) -> None:
-        """Take the points to try first, once the constraints can be computed.
-
-        Raises:
-            RequestError: a point lies outside the space or violates a constraint.
-        """
-        first = {
-            item.label: item.declared.first for item in self.parameters if item.declared.first is not None
-        }
-        self._refuse_first()
-        points = [
-            (space_key(self._space, f"points[{at}]"), item) for at, item in enumerate(self._space.points)
-        ]
-        starts = [self._start(key, point, first if at == 0 else {}) for at, (key, point) in enumerate(points)]
-        self.starts = starts or ([first] if first else [])
-        for at, fixed in enumerate(self.starts):
-            if self.example({}, fixed) is None:
-                key = points[at][0] if points else space_key(self._space, "parameters")
-                what = "point" if points else "value of `first`"
-                raise RequestError(f"{key}: no trial with this {what} keeps the constraints: change it")
-
-    def adopt(self, values: Mapping[str, Any]) -> Values:
-        """A trial's values from elsewhere by label: those that are searched here, moved into their bounds.
-
-        Empty where no trial can have them.
-        """
-        fixed: Values = {}
-        adopted: Values = {}
-        for stage in self.stages:
-            if not self._applies(stage[0].conditions, adopted):
-                continue
-            for item in stage:
-                value = snap(item.declared, values[item.name]) if item.name in values else None
-                if value is not None:
-                    fixed[item.label] = adopted[item.name] = value
-        return fixed if self.example({}, fixed) is not None else {}
-
-    def _start(self, key: str, point: Mapping[str, Any], first: Mapping[str, Any]) -> Values:
-        """A point by label, with the values of `first` where it says nothing else."""
-        declared = {item.name for item in self._space.parameters}
-        for name in point:
-            if name not in declared:
-                raise RequestError(
-                    f"{key}.{name}: is not searched; a point may set {', '.join(sorted(declared)) or 'nothing'}"
-                )
-        fixed: Values = {}
-        values: Values = {}
-        for stage in self.stages:
-            if not self._applies(stage[0].conditions, values):
-                continue
-            for item in stage:
-                if item.name in point:
-                    value = point[item.name]
-                    if not contains(item.declared, value):
-                        raise RequestError(
-                            f"{key}.{item.name}={value}: lies outside {describe(item.declared)}: "
-                            "take a value of it, or state it as `first` of the parameter"
-                        )
-                    fixed[item.label] = values[item.name] = value
-                elif item.label in first:
-                    fixed[item.label] = values[item.name] = first[item.label]
-        for item in self.parameters:
-            if item.name in point and item.name not in values:
-                needed = ", ".join(f"{name}={'|'.join(map(str, wanted))}" for name, wanted in item.conditions)
-                raise RequestError(
-                    f"{key}.{item.name}={point[item.name]}: is searched only where {needed}: add that to the point"
-                )
-        return fixed
-
-    def _refuse_first(self) -> None:
-        for item in self.parameters:
-            declared = item.declared
-            if declared.first is None:
-                continue
-            if not contains(declared, declared.first):
-                raise RequestError(
-                    f"{item.key}.first={declared.first}: lies outside {describe(declared)}"
-                    + (": an integer range has a whole first value" if declared.integer else "")
-                )
 
 
 def trial_overrides(values: Mapping[str, Any]) -> list[str]:

@@ -19,7 +19,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from conf.errors import RequestError
 from conf.schema import Sweep
+from sweep.divergence import Divergence
 from sweep.draw import PointSampler, distribution, suggest
+from sweep.points import adopt
 from sweep.pruners import make_pruner, on_grid
 from sweep.samplers import Question, make_sampler
 from sweep.space import CellSpace
@@ -28,7 +30,13 @@ FOLDER = "folder"  # a trial's user attribute: the name of its run folder
 START = "start"  # a trial's user attribute: values by label that it takes over from elsewhere
 ORIGIN = "origin"  # and from where
 OWNER = "stepbudget"  # a study's user attribute: the id of the study that its cell belongs to
-_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+DIVERGED = "diverged"  # a trial's user attribute: its values by name, which later ones are to stay below
+_STATES = {
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+    "diverged": TrialState.FAIL,
+}
 
 
 @dataclass(frozen=True)
@@ -97,16 +105,19 @@ class CellStudy:
             study_name=name,
             directions=["minimize"] * len(sweep.objectives),
             load_if_exists=True,
-            sampler=PointSampler({}),
+            sampler=PointSampler({}),  # `tell` asks a sampler too, and needs none
             pruner=self._pruner,
         )
         self._id = storage.get_study_id_from_name(name)
         if owner is not None:
             self._refuse_other(name, owner)
         self._best: Best | None = None
+        self._divergence = Divergence(space)
         earlier = self._all()
         self._asked = len(earlier)
         for trial in earlier:
+            if DIVERGED in trial.user_attrs:
+                self._divergence.note(trial.user_attrs[DIVERGED])
             if trial.state == TrialState.COMPLETE:
                 self._note_best(trial.values[0], trial.params)
 
@@ -129,6 +140,10 @@ class CellStudy:
         """The best complete trial; None where there is none yet."""
         return self._best
 
+    def diverged(self) -> str:
+        """From which learning rates up trials diverged, in words."""
+        return self._divergence.words()
+
     def takes_start(self) -> bool:
         """Whether the next trial is the one that takes over values from elsewhere: the first without a stated point."""
         return self._asked == len(self._space.starts) * self._folds
@@ -139,7 +154,7 @@ class CellStudy:
         Raises:
             RequestError: no values keep the constraints.
         """
-        adopted = self._space.adopt(start.values) if start is not None else {}
+        adopted = adopt(self._space, start.values) if start is not None else {}
         if start is not None and adopted:
             template = optuna.trial.create_trial(
                 state=TrialState.RUNNING, user_attrs={START: adopted, ORIGIN: start.origin}
@@ -182,7 +197,9 @@ class CellStudy:
         return None
 
     def tell(self, number: int, state: str, values: Sequence[float] | None = None) -> None:
-        """End a trial: `complete` with the values of the objectives, `pruned` or `failed`."""
+        """End a trial: `complete` with the values of the objectives, `pruned`, `failed` or `diverged`."""
+        if state == "diverged":
+            self._note_divergence(number)
         told = list(values or []) if state == "complete" else None
         self._study.tell(number, told, state=_STATES[state])
         if told is not None:
@@ -209,12 +226,15 @@ class CellStudy:
         """Give a trial the values that it still lacks."""
         question = Question(self.label, frozen.number // self._folds, self._trials)
         fixed = {**self._fixed(frozen), **frozen.params}
-        self._study.sampler = make_sampler(self._sampler, self._space, question, fixed)
-        trial = optuna.trial.Trial(self._study, frozen._trial_id)
+        sampler = make_sampler(self._sampler, self._space, question, fixed, self._divergence)
+        # Loaded anew: a study keeps trials that it has read, until it is told one itself.
+        study = optuna.load_study(
+            study_name=self._study.study_name, storage=self._storage, sampler=sampler, pruner=self._pruner
+        )
+        trial = optuna.trial.Trial(study, frozen._trial_id)
         for item in self._space.parameters:
             if item.label in trial.relative_params:
                 suggest(trial, item.label, distribution(item.declared))
-        self._study.sampler = PointSampler({})  # `tell` asks a sampler too, and needs none
         return replace(self._as_asked(frozen), values=self._space.named(trial.params))
 
     def _fixed(self, frozen: FrozenTrial) -> dict[str, Any]:
@@ -239,6 +259,12 @@ class CellStudy:
     def _note_best(self, loss: float, params: Mapping[str, Any]) -> None:
         if self._best is None or loss < self._best.loss:
             self._best = Best(loss, self._space.named(params))
+
+    def _note_divergence(self, number: int) -> None:
+        trial_id = self._trial_id(number)
+        values = self._space.named(self._storage.get_trial(trial_id).params)
+        self._storage.set_trial_user_attr(trial_id, DIVERGED, values)
+        self._divergence.note(values)
 
     def _all(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)

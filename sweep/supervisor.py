@@ -378,9 +378,11 @@ class Supervisor:
 
     def _conclude(self) -> int:
         """Print what came out and return the exit status."""
-        for line in cell_summary(list(self._rows.values()), [cell.label for cell in self._request.cells]):
+        rows = list(self._rows.values())
+        diverged = {label: study.diverged() for label, study in self._studies.items()}
+        for line in cell_summary(rows, list(diverged), diverged):
             say(line)
-        for line in front_lines(list(self._rows.values()), self._request.config.sweep.objectives):
+        for line in front_lines(rows, self._request.config.sweep.objectives):
             say(line)
         totals = self._totals()
         if totals.done < totals.planned and (reached := self._limit_reached()) is not None:

@@ -1,21 +1,19 @@
 """The Optuna side: totals, first values, pruners, and answers that depend on the history alone."""
 
 from collections.abc import Mapping
-import copy
-import functools
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 
-from conf.compose import load_config
 from conf.errors import RequestError
-from conf.schema import Config, Pruner, Sampler, Space, SpaceParameter, Sweep
+from conf.schema import Pruner, Sampler, SpaceParameter, Sweep
 from sweep.pruners import make_pruner
 from sweep.space import CellSpace
 from sweep.storage import open_journal
 from sweep.study import Asked, CellStudy
+from tests.sweep.spaces import space_of
 
 SPACE = [
     SpaceParameter("optimizer.lr", low=1e-4, high=1e-2, log=True),
@@ -24,22 +22,6 @@ SPACE = [
 ]
 GRID = [SpaceParameter("optimizer.lr", choices=[1e-3, 2e-3, 3e-3]), *SPACE[1:]]
 SAMPLERS = ["tpe", "random", "qmc", "grid", "gp", "cmaes", "nsga2"]
-
-
-@functools.cache
-def base_config() -> Config:
-    return load_config([])
-
-
-def space_of(*parameters: SpaceParameter, **declared: Any) -> CellSpace:
-    """A cell's space, as a yaml file with these parameters, constraints and points makes it."""
-    config = copy.copy(base_config())
-    config.space = Space("test", list(parameters), **declared)
-    space = CellSpace(config, {})
-    for branch in space.branches:
-        space.set_plain(branch, {})
-    space.read_starts()
-    return space
 
 
 def study(
