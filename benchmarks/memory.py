@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
 from benchmarks.architectures import ARCHITECTURES, Architecture, RandomBackbone
-from benchmarks.live_bytes import ACTIVATIONS, LiveBytes
+from benchmarks.live_bytes import ACTIVATIONS, LiveBytes, Workspace, no_workspace, workspace_on_cpu
 from conf.compose import load_config
 from conf.compose import options as choices
 from conf.schema import Config
@@ -163,8 +163,11 @@ class Accounting:
     Presets that hold or do the same share the work: minimal trains as low does, but for where the optimizer is.
     """
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: Architecture, as_on_gpu: bool = True) -> None:
+        """Account with the precisions of a GPU's autocast, or of the CPU's."""
         self._architecture = architecture
+        self._precisions = autocast_as_on_gpu if as_on_gpu else nullcontext
+        self._workspace = no_workspace if as_on_gpu else workspace_on_cpu
         self._fake = FakeTensorMode()
         self._models: dict[str, TrainedModel] = {}
         self._passes: dict[tuple[str, str, int, int], LiveBytes] = {}
@@ -191,8 +194,8 @@ class Accounting:
         key = (_model_key(config), do.__name__, pixels, batch)
         if key not in self._passes:
             work = Work(self._architecture, config, pixels, self._model(config), CPU)
-            with self._fake, autocast_as_on_gpu():
-                self._passes[key] = live_bytes(work.model, lambda: do(work))
+            with self._fake, self._precisions():
+                self._passes[key] = live_bytes(work.model, lambda: do(work), self._workspace)
         return self._passes[key]
 
     def _model(self, config: Config) -> TrainedModel:
@@ -223,9 +226,9 @@ def decoding_bytes(architecture: Architecture, pixels: int) -> int:
         return live_bytes(vae, lambda: vae.decode(latent, return_dict=False)).peak
 
 
-def live_bytes(module: nn.Module, do: Callable[[], None]) -> LiveBytes:
+def live_bytes(module: nn.Module, do: Callable[[], None], workspace: Workspace = no_workspace) -> LiveBytes:
     """Account for some work with a module: its parameters, gradients as they become final, and the rest."""
-    live = LiveBytes()
+    live = LiveBytes(workspace)
     live.count_all([*module.parameters(), *module.buffers()], PARAMETERS)
     handles = [
         parameter.register_post_accumulate_grad_hook(lambda value: live.count(value.grad, GRADIENTS))
