@@ -45,8 +45,10 @@ def contains(parameter: SpaceParameter, value: Any) -> bool:
     if parameter.choices is not None:
         return any(same(item, value) for item in parameter.choices)
     nearest = snap(parameter, value)
+    if nearest is None:
+        return False
     whole = not parameter.integer or isinstance(value, int) or float(value).is_integer()
-    return nearest is not None and whole and math.isclose(nearest, value, rel_tol=1e-9, abs_tol=1e-300)
+    return whole and math.isclose(nearest, value, rel_tol=1e-9, abs_tol=1e-300)
 
 
 def same(one: Any, other: Any) -> bool:

@@ -34,8 +34,8 @@ def number(study: Any, asked: Any, *_: Any) -> object:
 
 # (owner, function, whether it dies before or after it, by what it tells trials apart)
 TRANSITIONS: dict[str, tuple[Any, str, str, Key]] = {
-    "before a trial is asked for": (CellStudy, "ask", "before", lambda study: study.asked()),
-    "asked, without a folder": (CellStudy, "ask", "after", lambda study: study.asked()),
+    "before a trial is asked for": (CellStudy, "ask", "before", lambda study, *_: study.asked()),
+    "asked, without a folder": (CellStudy, "ask", "after", lambda study, *_: study.asked()),
     "folder assigned": (CellStudy, "assign", "after", number),
     "attempt not noted": (supervisor, "note_start", "before", lambda folder, *_: folder.path.name),
     "attempt noted": (
