@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conf.errors import RequestError
+from conf.secrets import has_mark
 from sweep.cells import key_of
 from sweep.record import StudyFolder
 
@@ -52,6 +53,24 @@ def only_overrides(command: str, arguments: Sequence[str]) -> None:
         if "=" not in item and not item.startswith("~"):
             raise RequestError(
                 f"{item}: {command} takes overrides such as experiment=demo; did you mean study={item}?"
+            )
+
+
+def refuse_left_out(overrides: Sequence[str], command: str) -> None:
+    """Refuse recorded overrides that lack their secret.
+
+    Args:
+        command: of `python -m sweep`, which takes them anew.
+
+    Raises:
+        RequestError: saying how to give one anew.
+    """
+    for item in overrides:
+        if has_mark(item):
+            anew = item.split("=", 1)[0] + "=${oc.env:NAME}"
+            raise RequestError(
+                f"{item}: the record keeps no secrets: give it anew by naming a variable of the environment that holds "
+                f"it: python -m sweep {command} '{anew}'"
             )
 
 

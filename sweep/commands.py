@@ -5,12 +5,11 @@ import contextlib
 
 from conf.errors import RequestError, WorkError, explain_os_error
 from conf.quoting import override
-from conf.secrets import MARK, has_mark
-from sweep.arguments import find_study, only_overrides, take_flag
+from sweep.arguments import find_study, only_overrides, refuse_left_out, take_flag
 from sweep.cells import Request, key_of, make_request
 from sweep.code_state import read_code_state
 from sweep.extension import may_grow, refuse_all_but_growth, refuse_changes
-from sweep.hints import command
+from sweep.hints import command, shown
 from sweep.locks import lock_study
 from sweep.plan import make_plan
 from sweep.record import StudyFolder, check_code, hardware_facts, may_change, write_record
@@ -111,13 +110,7 @@ def resume(arguments: Sequence[str]) -> int:
     place = [override("study", folder.name), override("runs_dir", str(folder.path.parent)), *rest]
     renewed = {key_of(item) for item in place}
     kept = [item for item in record["overrides"] if key_of(item) not in renewed]
-    for item in kept:
-        if has_mark(item):
-            raise RequestError(
-                f"{item}: the record keeps no secrets ({MARK}): give it anew, for example "
-                f"`{command('resume', folder.path, f'{key_of(item)}=...')}`, or name a variable of the environment "
-                f"that holds it: '{key_of(item)}=${{oc.env:NAME}}'"
-            )
+    refuse_left_out(kept, f"resume {shown(folder.path)}")
     request = make_request([*kept, *place])
     refuse_all_but_growth(folder, record, request)
     return _supervise(request, folder, ["resume", *arguments], changed_code)

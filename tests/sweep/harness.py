@@ -52,7 +52,8 @@ def heed_interrupts() -> None:
 class Sweep:
     """`python -m sweep` on a study of one cell (lora) in a temporary folder, with the stand-in trainer."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, root: Path = ROOT) -> None:
+        self.root = root  # of the checkout that runs
         self.runs_dir = folder / "my runs, a=b"  # a path that needs quoting
         self.study = self.runs_dir / "s"
         self.hold = folder / "go"  # trainers told to `hold` wait for this file
@@ -93,7 +94,7 @@ class Sweep:
     def start(self, *arguments: str, **stand_in: Any) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
             [sys.executable, "-m", "sweep", *arguments],
-            cwd=ROOT,
+            cwd=self.root,
             env={**self.environment(stand_in), "COLUMNS": "200", "PYTHONWARNINGS": "error"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -109,7 +110,7 @@ class Sweep:
         os.set_blocking(ours, False)
         process = subprocess.Popen(
             [sys.executable, "-m", "sweep", *arguments],
-            cwd=ROOT,
+            cwd=self.root,
             env={**self.environment(stand_in), "TERM": "xterm-256color"},
             stdin=its,
             stdout=its,
