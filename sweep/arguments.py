@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+import shlex
 
 from conf.errors import RequestError
-from conf.secrets import has_mark
+from conf.secrets import MARK, has_mark
 from sweep.cells import key_of
 from sweep.record import StudyFolder
 
@@ -67,10 +68,10 @@ def refuse_left_out(overrides: Sequence[str], command: str) -> None:
     """
     for item in overrides:
         if has_mark(item):
-            anew = item.split("=", 1)[0] + "=${oc.env:NAME}"
+            anew = shlex.quote(item.replace(MARK, "${oc.env:NAME}"))
             raise RequestError(
-                f"{item}: the record keeps no secrets: give it anew by naming a variable of the environment that holds "
-                f"it: python -m sweep {command} '{anew}'"
+                f"{item}: the record keeps no secrets: give it anew, from a variable of the environment: "
+                f"python -m sweep {command} {anew}"
             )
 
 

@@ -238,7 +238,7 @@ def _follow(process: Process, folder: RunFolder, last: int, outcome: str | None)
     while process.exit_status() is None:
         tail.read()
         step = tail.last.step if tail.last else 0
-        if step >= last and outcome not in ("complete", "stopped") and not folder.stop_request.exists():
+        if step >= last and outcome != "complete" and not folder.stop_request.exists():
             folder.request_stop("stopped", "the recorded trial ended here")
         if time.monotonic() - said >= SAY_EVERY_S:
             said = time.monotonic()

@@ -138,6 +138,18 @@ class Sweep:
     def folders(self) -> list[RunFolder]:
         return find_runs(self.study)
 
+    def await_step(self, number: int, step: int) -> RunFolder:
+        """A trial once its curve has a step."""
+
+        def arrived() -> RunFolder | None:
+            folder = next(iter(self.study.glob(f"trials/{number:04d}-*")), None)
+            points = RunFolder(folder).points() if folder else []
+            return RunFolder(folder) if folder and points and points[-1].step >= step else None
+
+        found = wait_until(arrived, f"step {step} of trial {number}")
+        assert isinstance(found, RunFolder)
+        return found
+
     def outcomes(self) -> list[str | None]:
         return [folder.outcome() for folder in self.folders()]
 
