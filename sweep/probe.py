@@ -18,7 +18,7 @@ from sweep.clock import duration
 from sweep.cost import measured_speed
 from sweep.exits import explain_exit, log_tail
 from sweep.gpus import find_gpus
-from sweep.launch import LocalBackend, Order, Process, trainer_command
+from sweep.launch import LocalBackend, Order, Process, run_environment, trainer_command
 from sweep.record import flat_config, gpu_names
 from sweep.space import trial_overrides
 from sweep.tail import CurveTail
@@ -119,9 +119,11 @@ def run_probe(cell: Cell, runs_dir: Path, gpus: Sequence[str]) -> Probe:
     with tempfile.TemporaryDirectory(prefix=".probe-", dir=runs_dir) as place:
         folder = RunFolder(Path(place) / cell.label)
         folder.path.mkdir()
-        command = trainer_command(cell.config, probe_overrides(cell, folder.path), gpus)
+        overrides = probe_overrides(cell, folder.path)
+        command = trainer_command(cell.config, overrides, gpus)
+        order = Order(command, folder.log, run_environment(folder.path, overrides))
         started = time.monotonic()
-        process = LocalBackend(cell.config.launch, gpus).start(0, Order(command, folder.log))
+        process = LocalBackend(cell.config.launch, gpus).start(0, order)
         memory = _follow(process, folder, gpus)
         took = time.monotonic() - started
         _refuse_failure(cell, folder, process.exit_status() or 0)
@@ -132,7 +134,8 @@ def probe_overrides(cell: Cell, folder: Path) -> list[str]:
     """A trial's overrides with an example of the searched values, cut to ten steps."""
     examples = (cell.space.example(branch) for branch in cell.space.branches)
     values = next((cell.space.named(example) for example in examples if example is not None), {})
-    replaced = {**_REPLACED, "run_dir": str(folder)}
+    place = {"seed": cell.config.seed, "study": "probe", "run_dir": str(folder)}
+    replaced = {**_REPLACED, **place}
     own = [*cell.overrides, *trial_overrides(values)]
     return [
         *(item for item in own if not _is_replaced(key_of(item))),
@@ -142,7 +145,9 @@ def probe_overrides(cell: Cell, folder: Path) -> list[str]:
 
 def _is_replaced(key: str) -> bool:
     whole = [name for name in _REPLACED if name in groups()]
-    return key in (*_REPLACED, "run_dir", "study") or key.startswith(tuple(f"{name}." for name in whole))
+    return key in (*_REPLACED, "seed", "study", "run_dir") or key.startswith(
+        tuple(f"{name}." for name in whole)
+    )
 
 
 def _follow(process: Process, folder: RunFolder, gpus: Sequence[str]) -> float | None:

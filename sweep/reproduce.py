@@ -24,18 +24,12 @@ from sweep.code_state import code_name, read_code_state
 from sweep.exits import explain_exit, log_tail
 from sweep.gpus import find_gpus
 from sweep.hints import shown
-from sweep.launch import (
-    LocalBackend,
-    Order,
-    Process,
-    trainer_command,
-    trainer_environment,
-    trial_environment,
-)
+from sweep.launch import LocalBackend, Order, Process, run_environment, trainer_command, trainer_environment
 from sweep.record import StudyFolder
 from sweep.tail import CurveTail
 
 COMPARED = ("train_loss", "val_loss", "val_se", "delta", "image_loss", "bins", "lr", "lr_sum", "images_seen")
+TRIAL = "STEPBUDGET_TRIAL"
 FAILED_OUTCOMES = (None, "crashed", "out_of_memory", "config_error")
 SAY_EVERY_S = 30.0
 _LOOK_EVERY_S = 0.2
@@ -187,23 +181,17 @@ def _lines(recipe: Recipe, place: Path) -> list[str]:
     """The commands for a shell."""
     launch, gpus = recipe.config.launch, find_gpus(recipe.config)
     own = {name: value for name, value in launch.environment.items() if not is_secret(name)}
-    added = {**own, **trainer_environment(launch, gpus, 0), **_environment(recipe, place)}
+    added = {**own, **trainer_environment(launch, gpus, 0), TRIAL: str(recipe.number)}
     del added["STEPBUDGET_SUPERVISED"]  # with which a trainer ends when its standard input does
-    if launch.command is None:
-        del added["STEPBUDGET_OVERRIDES"]  # which our trainer is told on its command line
-    words = shlex.join(trainer_command(recipe.config, _with_place(recipe, place), gpus))
+    overrides = _with_place(recipe, place)
+    if launch.command is not None:
+        added |= run_environment(place, overrides)
+    words = shlex.join(trainer_command(recipe.config, overrides, gpus))
     return [*recipe.code, " ".join([*(f"{key}={shlex.quote(value)}" for key, value in added.items()), words])]
 
 
 def _with_place(recipe: Recipe, place: Path) -> list[str]:
     return [*recipe.overrides, override("run_dir", str(place))]
-
-
-def _environment(recipe: Recipe, place: Path) -> dict[str, str]:
-    """What the trial's environment said of it, with the new place."""
-    cell = recipe.folder.path.name.split("-", 1)[1]
-    said = trial_environment(recipe.number, cell, recipe.folder.path, _with_place(recipe, place))
-    return {**said, "STEPBUDGET_RUN_DIR": str(place)}
 
 
 def _run(recipe: Recipe, folder: RunFolder) -> RunFolder:
@@ -213,9 +201,11 @@ def _run(recipe: Recipe, folder: RunFolder) -> RunFolder:
         WorkError: the trainer failed before.
     """
     gpus = find_gpus(recipe.config)
-    command = trainer_command(recipe.config, _with_place(recipe, folder.path), gpus)
+    overrides = _with_place(recipe, folder.path)
+    command = trainer_command(recipe.config, overrides, gpus)
     folder.path.mkdir(parents=True, exist_ok=True)
-    order = Order(command, folder.log, _environment(recipe, folder.path))
+    added = {TRIAL: str(recipe.number), **run_environment(folder.path, overrides)}
+    order = Order(command, folder.log, added)
     process = LocalBackend(recipe.config.launch, gpus).start(0, order)
     try:
         _follow(process, folder, _last_step(recipe.folder), recipe.folder.outcome())

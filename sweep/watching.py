@@ -4,7 +4,6 @@ from collections.abc import Sequence
 import json
 import time
 
-from conf.compose import load_config
 from conf.errors import RequestError, WorkError
 from sweep.arguments import (
     all_studies,
@@ -15,7 +14,7 @@ from sweep.arguments import (
     take_option,
     take_trial,
 )
-from sweep.cells import key_of
+from sweep.cells import key_of, make_request
 from sweep.hints import command, shown
 from sweep.locks import owner_of
 from sweep.record import StudyFolder
@@ -91,11 +90,13 @@ def dashboard(arguments: Sequence[str]) -> int:
 
 def _storage_of(folder: StudyFolder, given: Sequence[str]) -> str | None:
     """The address of the database that holds a study; None where it has a journal."""
-    recorded = [item for item in folder.read()["overrides"] if not given or key_of(item) != "sweep.storage"]
-    refuse_left_out(
-        [item for item in recorded if key_of(item) == "sweep.storage"], f"dashboard {shown(folder.path)}"
-    )
-    return load_config([*recorded, *given]).sweep.storage
+    record = folder.read()
+    if not given and (record["config"].get("sweep") or {}).get("storage") is None:
+        return None
+    kept = [item for item in record["overrides"] if not given or key_of(item) != "sweep.storage"]
+    own = [item for item in kept if key_of(item) == "sweep.storage"]
+    refuse_left_out(own, f"dashboard {shown(folder.path)}")
+    return make_request([*kept, *given]).config.sweep.storage
 
 
 def _stop_trial(folder: StudyFolder, number: int) -> int:

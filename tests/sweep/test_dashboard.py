@@ -23,7 +23,7 @@ OPEN = build_opener(ProxyHandler({})).open  # this machine only, whatever the en
 @pytest.fixture
 def dashboard(sweep: Sweep) -> Iterator[tuple[Sweep, str, "subprocess.Popen[str]"]]:
     """A study that has ended, the address that the dashboard prints, and its process."""
-    sweep.run("sweep.trials=2")
+    sweep.run("sweep.factors={dataset_size: [n8]}", "sweep.trials=2")
     process = sweep.start("dashboard", str(sweep.study), "--port", "0")
     assert process.stdout is not None
     line = process.stdout.readline()
