@@ -13,33 +13,10 @@ from sweep.hints import command, shown
 from sweep.locks import lock_study
 from sweep.plan import make_plan
 from sweep.record import StudyFolder, check_code, hardware_facts, may_change, write_record
+from sweep.usage import overview, usage_of
 from sweep.watching import dashboard, status, stop
 
-USAGE = """\
-python -m sweep COMMAND [OVERRIDES or STUDY]
-
-  plan OVERRIDES [--probe]  compose and check every cell, print cells, trials, time, disk and cost; start nothing,
-                            or with --probe ten steps of each cell
-  run OVERRIDES             run the study to its planned number of trials
-  resume STUDY [OVERRIDES]  continue an interrupted study; launch.* and sweep.limits.* may change;
-                            sweep.trials, sweep.factors and budget.max_steps may grow
-  status [STUDY] [--json]   what a study has done and spent, from another terminal too
-  stop STUDY [--trial N]    ask a running study, or one trial of it, to end cleanly
-  dashboard STUDY [--port N]
-                            optuna-dashboard on the study
-  reproduce STUDY --trial N [--print] [--to FOLDER]
-                            run a trial again and compare the curves; also reproduce TRIAL_FOLDER
-
-examples:
-  python -m sweep plan experiment=demo
-  python -m sweep run experiment=demo study=mine budget.max_steps=300
-  python -m sweep run study=sizes 'sweep.factors={dataset_size: [n4, n8, n16]}' sweep.trials=6 launch.slots=2
-  python -m sweep resume mine launch.slots=4
-
-STUDY is a name (mine), a folder (runs/mine) or study=mine. Where the code has changed since a study's last session,
-run and resume refuse to mix both, unless --changed-code is given.
-Exit status: 0 done, 1 failed, 2 wrong request, 3 a limit was reached, 130 stopped by Ctrl-C.
-"""
+HELP = ("-h", "--help")
 _LATER = ("launch", "tracker", "device", "cache_dir")  # what `resume` may change beside what may grow
 
 
@@ -50,6 +27,10 @@ def main(arguments: Sequence[str]) -> int:
         RequestError: what was asked for is wrong.
         WorkError: the sweep failed.
     """
+    if not arguments or arguments[0] in HELP:
+        print(overview())
+        return 0 if arguments else 2
+    name, *rest = arguments
     commands: dict[str, Callable[[Sequence[str]], int]] = {
         "plan": plan,
         "run": run,
@@ -59,12 +40,11 @@ def main(arguments: Sequence[str]) -> int:
         "dashboard": dashboard,
         "reproduce": reproduce,
     }
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(USAGE, end="")
-        return 0 if arguments else 2
-    name, *rest = arguments
     if name not in commands:
         raise RequestError(f"{name}: there is no such command; valid are {', '.join(commands)}")
+    if set(HELP) & set(rest):
+        print(usage_of(name))
+        return 0
     return commands[name](rest)
 
 
