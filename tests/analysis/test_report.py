@@ -369,11 +369,11 @@ def test_what_is_spent_and_left_stands_beside_the_limits(tmp_path: Path) -> None
     path = write_report(analyse(load_study(study)))
     rows = [
         ("trials", "24", "–", "–"),
-        ("hours", "1.2", "2", "0.75"),
+        ("hours of wall clock", "1.2", "2", "0.75"),
         ("GPU-hours", "2.5", "–", "–"),
         ("steps", "12,000", "12,000", "0"),
-        ("GB", "0.8", "–", "–"),
-        ("EUR", "10", "12", "2"),
+        ("GB on disk", "0.8", "–", "–"),
+        ("cost in EUR", "10", "12", "2"),
     ]
     page = path.read_text(encoding="utf-8")
     table = page.split('id="spent"', 1)[1].split("</table>", 1)[0]
