@@ -57,7 +57,7 @@ def own_commands(page: Path) -> list[str]:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A checkout whose runs and caches are thrown away, with a folder of photos in it."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("analysis", "assets", "conf", "curves", "finetune", "sweep"):
+    for name in ("analysis", "assets", "benchmarks", "conf", "curves", "finetune", "sweep"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "train.py", folder)
     images = sorted((ROOT / "assets" / "line-drawings").glob("*.png"))[:16]
