@@ -153,7 +153,7 @@ def _unlike(run: Run, cell: CellAnswer) -> str:
 
 def _check(run: Run, cell: CellAnswer, cells: Sequence[CellAnswer], truth: Truth) -> Check:
     batch = int(run.facts.hyperparameters.get("batch") or 1)
-    thumb = round(RULE_OF_THUMB * cell.images / batch)
+    thumb = round(RULE_OF_THUMB * (cell.images or 0) / batch)
     interval = cell.minimum
     return Check(
         cell=words.cell_name(cell, cells),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 import math
 from typing import Any, NamedTuple
 
@@ -69,7 +70,7 @@ def in_order(records: Sequence[Record], *, per_update: int = 1, first: int = 0, 
     whole = [item for item in records if _is_step(item.step)]
     notes = _counted(len(records) - len(whole), "record", "without a whole step left out")
     steps = [int(item.step) for item in whole]
-    falls = any(later < earlier for earlier, later in zip(steps, steps[1:], strict=False))
+    falls = any(later < earlier for earlier, later in pairwise(steps))
     if falls and len(set(steps)) == len(steps):
         whole = sorted(whole, key=lambda item: item.step)
         notes += ["records out of order were sorted by step"]

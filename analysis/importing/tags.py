@@ -204,7 +204,4 @@ def _no_loss(tag: str) -> bool:
 
 def _matches(pattern: str, tag: str) -> bool:
     """File names of downloads have `_` for the tag's `/`."""
-    return any(
-        re.fullmatch(form, tag, flags=re.IGNORECASE) is not None
-        for form in (pattern, pattern.replace("/", "[/_]"))
-    )
+    return re.fullmatch(pattern.replace("/", "_"), tag.replace("/", "_"), flags=re.IGNORECASE) is not None

@@ -106,10 +106,10 @@ def _require_reader() -> None:
     RequestError: tensorboard is not installed; the message names the extra.
     """
     try:
-        import tensorboard.data_compat
+        from tensorboard.util import tb_logging
     except ImportError as error:
         raise RequestError(
             "reading event files needs TensorBoard: pip install 'stepbudget[tensorboard]'; or download the run's "
             "scalars as CSV in TensorBoard and use: python -m analysis import csv"
         ) from error
-    tensorboard.util.tb_logging.get_logger().setLevel(logging.ERROR)
+    tb_logging.get_logger().setLevel(logging.ERROR)

@@ -115,7 +115,7 @@ def _add_rows(log: Log, rows: list[dict[str, Any]]) -> None:
     log.steps_by_row = key != LOG_CALLS
     for row in rows:
         step = row.get(key)
-        if not _is_number(step):
+        if step is None or not _is_number(step):
             continue
         for tag, value in row.items():
             if not tag.startswith("_") and tag != key and _is_number(value):
