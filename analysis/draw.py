@@ -61,7 +61,7 @@ def draw_cell(data: CellFigure, folder: Path, name: str) -> str:
         _step_axis(axes, data)
         axes.set_ylim(data.lowest, data.highest)
         axes.axhline(0, color=GREY, linewidth=1)
-        axes.annotate("base model", (0, 0), (4, 3), textcoords="offset points", color=GREY, fontsize=9.5)
+        axes.annotate(data.reference, (0, 0), (4, 3), textcoords="offset points", color=GREY, fontsize=9.5)
         _draw_window(axes, data)
         if data.band is not None:
             axes.fill_between(
@@ -70,7 +70,7 @@ def draw_cell(data: CellFigure, folder: Path, name: str) -> str:
             axes.plot(data.band.steps, data.band.median, color=BLUE, linewidth=1.6)
         _draw_lines(axes, data)
         axes.set_xlabel("step (optimizer updates)")
-        axes.set_ylabel("held-out loss − base")
+        axes.set_ylabel(f"held-out loss − {data.reference.removesuffix(' model')}")
         return _save(figure, folder, name)
 
 

@@ -49,6 +49,7 @@ class CellFigure:
     answer: CellAnswer
     lowest: float  # of the axis
     highest: float
+    reference: str = "base model"  # what the losses are compared with
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,10 @@ def cell_figure(cell: CellResult, cells: Sequence[CellAnswer]) -> CellFigure:
     lines = tuple(_line(item, item.run.name in chosen) for item in cell.runs if item.run.points)
     band = _band(cell.best)
     lowest, highest = _limits(lines, band)
-    return CellFigure(words.cell_name(cell.answer, cells), lines, band, cell.answer, lowest, highest)
+    measured = all(item.run.has_base for item in cell.runs if item.run.points)
+    reference = "base model" if measured else "first evaluation"
+    title = words.cell_name(cell.answer, cells)
+    return CellFigure(title, lines, band, cell.answer, lowest, highest, reference)
 
 
 def sizes_groups(cells: Sequence[CellAnswer]) -> list[SizesGroup]:

@@ -73,10 +73,10 @@ class Analysis:
 def analyse(study: Study, price: float | None = None) -> Analysis:
     """Fit every run, answer every cell; price: of a whole horizon of training, in gain."""
     cells = tuple(answer_cell(cell, price) for cell in study.cells)
-    left_out = {
-        cell.answer.run or cell.answer.label(): why for cell in cells if (why := outside_law(cell.runs))
-    }
-    inside = [(cell.answer, cell.best_step_lr_sum) for cell in cells if not outside_law(cell.runs)]
+    reasons = [outside_law(cell.runs) for cell in study.cells]
+    found = list(zip(cells, reasons, strict=True))
+    left_out = {cell.answer.run or cell.answer.label(): why for cell, why in found if why}
+    inside = [(cell.answer, cell.best_step_lr_sum) for cell, why in found if not why]
     law = law_across_sizes(inside, left_out)
     recommendation = Recommendation(study=study.name, cells=[cell.answer for cell in cells], law=law)
     return Analysis(study, cells, recommendation)

@@ -43,7 +43,8 @@ def replay(study: Study) -> dict[str, list[Replayed]]:
     policies |= {f"{share:.0%} of the horizon": _share_policy(share) for share in SHARES}
     policies[f"{RULE_OF_THUMB} steps per image / batch"] = _thumb_policy
     results = {name: [policy(run) for run in runs] for name, policy in policies.items()}
-    return {name: [item for item in items if item is not None] for name, items in results.items()}
+    kept = {name: [item for item in items if item is not None] for name, items in results.items()}
+    return {name: items for name, items in kept.items() if items}
 
 
 def _gain(run: Run) -> float:
@@ -70,7 +71,9 @@ def _share_policy(share: float) -> Policy:
     return lambda run: _stopped_at(run, share * run.facts.horizon)
 
 
-def _thumb_policy(run: Run) -> Replayed:
+def _thumb_policy(run: Run) -> Replayed | None:
+    if run.facts.images is None:  # of another tool's log
+        return None
     return _stopped_at(
         run, RULE_OF_THUMB * run.facts.images / int(run.facts.hyperparameters.get("batch") or 1)
     )

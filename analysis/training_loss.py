@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from analysis import words
-from analysis.panel import detrended_sd
 from curves.point import Point
 
 FEWEST_VALUES = 10
@@ -38,3 +37,8 @@ def describe_training_loss(points: Sequence[Point]) -> str | None:
         f"{said}; a single one scatters by {words.number(scatter)}, and from the first to the last fifth the mean moved "
         f"by {words.number(change)} ± {words.number(error)}, {clear}"
     )
+
+
+def detrended_sd(values: Sequence[float]) -> float:
+    """Standard deviation of one value from second differences, so that a slow trend does not count."""
+    return float(np.sqrt(np.mean(np.diff(np.asarray(values, dtype=float), 2) ** 2) / 6))

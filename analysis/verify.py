@@ -121,10 +121,12 @@ def verify(analysis: Analysis, fresh: Study) -> Verification:
     truths: list[Truth] = []
     unmatched: list[str] = []
     for run in fresh.runs:
-        cell = matching_cell(cells, run.facts.cell)
+        cell = matching_cell(cells, run.facts.cell) if run.step_unit == "updates" else None
         truth = truth_of(run) if cell is not None else None
         if cell is None or truth is None:
             measured = "no gain to compare with" if cell is not None else "no such cell in the study"
+            if run.step_unit != "updates":
+                measured = f"its steps are {run.step_unit}, not optimizer updates"
             unmatched.append(f"{run.name}: {measured if run.points else 'measured no held-out loss'}")
             continue
         unlike = _unlike(run, cell)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+import math
 from pathlib import Path
 import re
 from typing import Any
@@ -71,7 +72,7 @@ def convert(
         raise ValueError(
             f"no loss was found{said}; name it with --val TAG or --train TAG. Tags: {listed(log.values)}"
         )
-    settings = {**logged_settings(log.settings), **told}
+    settings = {**_agreeing(logged_settings(log.settings), told), **told}
     steps = count_steps(tags, per_update, settings, logged_accumulation(log.settings))
     series = {name: _series(log, tag, tags, steps, name) for name, tag in _chosen(tags).items()}
     points = make_points(series, settings, steps.unit)
@@ -82,6 +83,19 @@ def convert(
     facts = make_facts(log, tags, steps, settings, points, source)
     diverged = any(item.diverged_from is not None for name, item in series.items() if name == "val_loss")
     return Imported(folder_name(log.name), facts, points, diverged, tuple(_notes(log, series)))
+
+
+def _agreeing(logged: Mapping[str, Any], told: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the log says.
+
+    Raises:
+        ValueError: something else was told of a number.
+    """
+    for name in told.keys() & logged.keys():
+        value = logged[name]
+        if not isinstance(value, str) and not math.isclose(value, told[name], rel_tol=RATE_TOLERANCE):
+            raise ValueError(f"--set {name}={told[name]}: the log says {value}")
+    return logged
 
 
 def _chosen(tags: Tags) -> dict[str, str]:
@@ -236,6 +250,7 @@ def make_facts(
                 "tags": _chosen(tags),
                 "steps": steps.unit,
                 "steps_per_update": steps.per_update,
+                "logged": logged_settings(log.settings),
                 "notes": log.notes,
             }
         },
