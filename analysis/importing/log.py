@@ -78,7 +78,8 @@ def in_order(records: Sequence[Record], *, per_update: int = 1, first: int = 0, 
     replaced = 0
     for item in whole:
         update = (int(item.step) + first) // per_update
-        while kept and kept[-1][0] > update:
+        restarted = bool(kept) and kept[-1][0] > update
+        while restarted and kept and kept[-1][0] >= update:
             replaced += len(kept.pop()[1])
         if kept and kept[-1][0] == update:
             kept[-1][1].append(item.value)

@@ -44,6 +44,15 @@ class Tool:
 TOOLS = (
     Tool("spacepxl", "test/val", ("test/val",), ("loss/train", "loss/debiased"), (), IMAGES, ("test/test",)),
     Tool(
+        "sd-scripts",
+        "loss/current|loss/validation/(step|epoch)_(average|divergence)|loss/epoch(_average)?",
+        ("loss/validation/step_average", "loss/validation/epoch_average"),
+        ("loss/current", "loss", "loss/average", "loss/epoch.*"),
+        ("lr/unet", r"lr/group\d+", "lr/(?!d.lr).+"),
+        UPDATES,
+        epochs="loss/(validation/)?epoch.*",
+    ),
+    Tool(
         "OneTrainer",
         "loss/train_step|loss/validation_step/.+",
         ("loss/validation_step/total_average", "loss/validation_step/.+"),
@@ -51,15 +60,6 @@ TOOLS = (
         ("lr/unet", "lr/transformer", "lr/prior", "lr/.+"),
         MICRO_STEPS,
         first=1,
-    ),
-    Tool(
-        "sd-scripts",
-        "loss/current|loss/validation/.+|loss/epoch.*",
-        ("loss/validation/step_average", "loss/validation/epoch_average"),
-        ("loss/current", "loss", "loss/average", "loss/epoch.*"),
-        ("lr/unet", r"lr/group\d+", "lr/(?!d.lr).+"),
-        UPDATES,
-        epochs="loss/(validation/)?epoch.*",
     ),
     Tool(
         "SimpleTuner",
@@ -204,4 +204,6 @@ def _no_loss(tag: str) -> bool:
 
 def _matches(pattern: str, tag: str) -> bool:
     """File names of downloads have `_` for the tag's `/`."""
-    return re.fullmatch(pattern.replace("/", "_"), tag.replace("/", "_"), flags=re.IGNORECASE) is not None
+    if "/" not in tag:
+        pattern = pattern.replace("/", "_")
+    return re.fullmatch(pattern, tag, flags=re.IGNORECASE) is not None
