@@ -269,7 +269,7 @@ def _horizon_lr_sum(points: tuple[Point, ...], horizon: int, lr: float | None) -
 
 def folder_name(name: str) -> str:
     """A run's name as the name of one folder."""
-    plain = re.sub(r"[^\w.+=@-]+", "-", name).strip("-.") or "run"
+    plain = re.sub(r"[^\w.+=@]+", "-", name).strip("-.") or "run"
     return plain[:LONGEST_NAME]
 
 

@@ -9,7 +9,7 @@ from curves.recommendation import read_recommendation
 from curves.run_folder import RunFolder
 from tests.analysis.make_logs import LR, Command, training_losses, u_curve, write_csv, write_val_csv
 
-EXAM = Path(__file__).resolve().parents[3].parent / "shared" / "exam" / "val_curves.csv"
+EXAM = Path(__file__).resolve().parents[2].parent / "shared" / "exam" / "val_curves.csv"
 CURVE = u_curve()
 
 
@@ -109,7 +109,7 @@ def test_without_the_base_the_gain_is_not_claimed(tmp_path: Path, command: Comma
     without = {step: loss for step, loss in CURVE.items() if step >= 20}
     write_val_csv(tmp_path / "x.csv", without)
     words = ("import", "csv", tmp_path / "x.csv", "--steps-per-update", 1, "--to")
-    status, said, _ = command(*words, tmp_path / "old")
+    _, said, _ = command(*words, tmp_path / "old")
     assert "no held-out loss at step 0" in said
     command("recommend", tmp_path / "old")
     [cell] = read_recommendation(tmp_path / "old").cells

@@ -96,11 +96,8 @@ def test_a_flipped_byte_ends_the_reading_there(offline: Path) -> None:
     content = bytearray(path.read_bytes())
     whole = len(list(records(bytes(content))))
     content[len(content) // 2] ^= 0xFF
-    read = []
-    with pytest.raises(ValueError, match="checksum|within a record"):
-        read.extend(records(bytes(content)))
     good = 0
-    with pytest.raises(ValueError, match="checksum|within a record"):
+    with pytest.raises(ValueError, match=r"checksum|within a record"):
         for _ in records(bytes(content)):
             good += 1
     assert 0 < good < whole
