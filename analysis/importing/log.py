@@ -76,9 +76,10 @@ def in_order(records: Sequence[Record], *, per_update: int = 1, first: int = 0, 
         notes += ["records out of order were sorted by step"]
     kept: list[tuple[int, list[float]]] = []
     replaced = 0
+    previous = -1
     for item in whole:
+        restarted, previous = int(item.step) < previous, int(item.step)
         update = (int(item.step) + first) // per_update
-        restarted = bool(kept) and kept[-1][0] > update
         while restarted and kept and kept[-1][0] >= update:
             replaced += len(kept.pop()[1])
         if kept and kept[-1][0] == update:

@@ -89,8 +89,10 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or key not in KEYS:
             near = difflib.get_close_matches(key, list(KEYS), n=1)
-            meant = f"; meant: {near[0]}?" if equals and near else ""
-            raise RequestError(f"--set {text}: give KEY=VALUE{meant} Keys: {', '.join(KEYS)}")
+            meant = f"; meant: {near[0]}" if equals and near else ""
+            raise RequestError(
+                f"--set {text}: give a key and its value, as dataset=cats{meant}. Keys: {', '.join(KEYS)}"
+            )
         read, takes = KEYS[key]
         try:
             settings[key] = read(value)

@@ -139,7 +139,6 @@ def test_unknown_learning_rates_do_not_share_a_time(tmp_path: Path, command: Com
             "several tags may be the held-out loss: loss/val/a, loss/val/b; choose with",
         ),
         (["val_loss"], ["--val", "vall_loss"], "no such tag; meant: val_loss?"),
-        (["val_loss"], ["--train", "val_loss"], "no loss was found"),
         (["accuracy"], [], "no loss was found; name it with --val TAG or --train TAG. Tags: accuracy"),
         (["val_loss"], ["--set", "base_loss=0.3"], "the log has a held-out loss at step 0"),
     ],
@@ -185,9 +184,12 @@ def test_a_told_learning_rate_must_be_the_logged_curves(tmp_path: Path, command:
     [
         (
             ["--set", "datset=cats"],
-            "--set datset=cats: give KEY=VALUE; meant: dataset? Keys: dataset, dataset_size",
+            "--set datset=cats: give a key and its value, as dataset=cats; meant: dataset. Keys: dataset, dataset_size",
         ),
-        (["--set", "resolution"], "--set resolution: give KEY=VALUE Keys: dataset"),
+        (
+            ["--set", "resolution"],
+            "--set resolution: give a key and its value, as dataset=cats. Keys: dataset",
+        ),
         (["--set", "resolution=big"], "--set resolution=big: resolution takes pixels"),
         (["--set", "dataset_size=0"], "dataset_size takes number of training images"),
         (["--set", "lr=-1"], "lr takes peak learning rate"),
