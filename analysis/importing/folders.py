@@ -199,10 +199,12 @@ def _lr_sums(rates: Series | None, grid: list[int]) -> list[float] | None:
     """Sum of the learning rate over the updates up to each step; between two records of it linear."""
     if rates is None or not rates.values or not grid or max(rates.values.values()) <= 0:
         return None
-    steps = np.array(sorted(rates.values))
-    every = np.interp(np.arange(1, grid[-1] + 1), steps, [max(rates.values[step], 0.0) for step in steps])
-    sums = np.concatenate([[0.0], np.cumsum(every)])
-    return [float(sums[step]) for step in grid]
+    steps = sorted(rates.values)
+    knots = np.union1d([0], np.union1d(steps, grid))
+    heights = np.interp(knots, steps, [max(rates.values[step], 0.0) for step in steps])
+    areas = np.concatenate([[0.0], np.cumsum(np.diff(knots) * (heights[1:] + heights[:-1]) / 2)])
+    sums = areas + (heights - heights[0]) / 2  # Euler and Maclaurin: exact, since the knots are whole steps
+    return [float(value) for value in sums[np.searchsorted(knots, grid)]]
 
 
 def make_facts(

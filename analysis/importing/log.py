@@ -8,6 +8,8 @@ from itertools import pairwise
 import math
 from typing import Any, NamedTuple
 
+MOST_STEPS = 10_000_000  # a larger one is damage
+
 
 class Record(NamedTuple):
     """One logged value; `order` is its place among all records of the log, as they were written."""
@@ -108,7 +110,7 @@ def _finite(values: dict[int, float], notes: list[str]) -> Series:
 
 
 def _is_step(step: float) -> bool:
-    return math.isfinite(step) and step >= 0 and step == int(step)
+    return math.isfinite(step) and 0 <= step <= MOST_STEPS and step == int(step)
 
 
 def _counted(count: int, noun: str, what: str) -> list[str]:

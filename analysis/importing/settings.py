@@ -8,6 +8,7 @@ import math
 import re
 from typing import Any
 
+from analysis.importing.log import MOST_STEPS
 from conf.errors import RequestError
 
 
@@ -16,6 +17,12 @@ def _count(text: str) -> int:
     if value < 1:
         raise ValueError
     return value
+
+
+def _steps(text: str) -> int:
+    if int(text) > MOST_STEPS:
+        raise ValueError
+    return _count(text)
 
 
 def _images(text: str) -> int:
@@ -55,7 +62,7 @@ KEYS: dict[str, tuple[Callable[[str], Any], str]] = {
     "seed": (_seed, "of the run"),
     "schedule": (_name, "constant, cosine, linear, ..."),
     "optimizer": (_name, "its name"),
-    "horizon": (_count, "steps that the learning-rate schedule spans"),
+    "horizon": (_steps, "steps that the learning-rate schedule spans"),
 }
 # Names that trainers give to a value in their configuration, the preferred one first.
 _LOGGED = {

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from analysis.importing.log import Record, in_order
+from analysis.importing.folders import _lr_sums
+from analysis.importing.log import Record, Series, in_order
 from curves.recommendation import read_recommendation
 from curves.run_folder import RunFolder
 from tests.analysis.make_logs import (
@@ -184,3 +185,19 @@ def test_micro_batches_of_one_update_are_averaged_and_of_a_restart_are_not() -> 
     again = [Record(step, 100.0, 10 + step) for step in range(4, 6)]
     assert in_order(first, per_update=4, mean=True).values == {0: 1.5, 1: 5.5}
     assert in_order(first + again, per_update=4, mean=True).values == {0: 1.5, 1: 100.0}
+
+
+def test_the_sum_of_the_learning_rate_is_that_of_every_update() -> None:
+    """Warm-up and decay logged every few updates: linear in between, summed update by update."""
+    rates = Series({10: 1e-4, 20: 2e-4, 50: 2e-4, 90: 0.0})
+    every = np.interp(np.arange(1, 101), list(rates.values), list(rates.values.values()))
+    found = _lr_sums(rates, [0, 1, 15, 50, 77, 100])
+    assert found == pytest.approx([every[:step].sum() for step in (0, 1, 15, 50, 77, 100)])
+
+
+def test_a_step_that_no_run_has_is_damage(tmp_path: Path, command: Command) -> None:
+    rows = [[step, loss, 1e-4] for step, loss in CURVE.items()] + [[10**12, 0.1, 1e-4]]
+    write_csv(tmp_path / "x.csv", ["step", "val_loss", "lr"], rows)
+    status, said, _ = command("import", "csv", tmp_path / "x.csv", "--to", tmp_path / "old")
+    assert status == 0
+    assert "val_loss: 1 record without a whole step left out" in said
