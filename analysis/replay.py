@@ -31,14 +31,15 @@ Policy = Callable[[Run], Replayed | None]
 
 
 def replay(study: Study) -> dict[str, list[Replayed]]:
-    """Every policy on every finished run that shows a gain.
+    """Every policy on every finished run that shows a gain over the untouched base.
 
     Raises:
         RequestError: there is no such run.
     """
-    runs = [run for run in study.runs if run.outcome in FINISHED and _gain(run) > 0]
+    runs = [run for run in study.runs if run.outcome in FINISHED and run.has_base and _gain(run) > 0]
     if not runs:
-        raise RequestError(f"{study.root}: no finished run has a gain to measure regret in")
+        without = "" if any(run.has_base for run in study.runs) else ": none was measured at step 0"
+        raise RequestError(f"{study.root}: no finished run has a gain to measure regret in{without}")
     policies: dict[str, Policy] = {name: _rule_policy(name) for name in RULES}
     policies |= {f"{share:.0%} of the horizon": _share_policy(share) for share in SHARES}
     policies[f"{RULE_OF_THUMB} steps per image / batch"] = _thumb_policy

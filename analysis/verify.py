@@ -81,10 +81,10 @@ class Verification:
 
 
 def truth_of(run: Run) -> Truth | None:
-    """The smoothed curve of a fresh run; None where there is nothing to smooth or no gain."""
+    """The smoothed curve of a fresh run; None where there is nothing to smooth, no gain, or none known."""
     fitted = fit_run(run)
     posterior = fitted.posterior
-    if posterior is None or posterior.probability_of_gain < 0.5 or run.best is None:
+    if posterior is None or posterior.probability_of_gain < 0.5 or run.best is None or not run.has_base:
         return None
     curve = run.curve()
     steps = np.unique(np.concatenate([[0.0], curve.steps, np.geomspace(1, curve.steps[-1], 400).round()]))

@@ -243,3 +243,33 @@ def test_one_bad_run_does_not_cost_the_others(tmp_path: Path, command: Command) 
     assert "1 run in" in said
     assert "left out bad: no loss was found (bad.csv: no column of steps" in error
     assert json.loads(RunFolder(tmp_path / "old" / "good").run.read_text())["imported"]["run"] == "good"
+
+
+def test_regret_is_not_measured_against_a_base_that_nobody_measured(tmp_path: Path, command: Command) -> None:
+    for name, curve in (("with", CURVE), ("without", {step: loss for step, loss in CURVE.items() if step})):
+        write_val_csv(tmp_path / f"{name}.csv", curve)
+        assert command("import", "csv", tmp_path / f"{name}.csv", "--to", tmp_path / "old" / name)[0] == 0
+    assert command("replay", tmp_path / "old" / "with")[0] == 0
+    status, _, error = command("replay", tmp_path / "old" / "without")
+    assert status == 2
+    assert "no finished run has a gain to measure regret in: none was measured at step 0" in error
+
+
+def test_steps_of_another_kind_verify_nothing(tmp_path: Path, command: Command) -> None:
+    write_val_csv(tmp_path / "x.csv", CURVE)
+    for name, words in (("study", ["--steps-per-update", "1"]), ("fresh", [])):
+        line = (
+            "import",
+            "csv",
+            tmp_path / "x.csv",
+            "--to",
+            tmp_path / name,
+            *words,
+            "--set",
+            *SHARED,
+            "panel=p",
+        )
+        assert command(*line)[0] == 0
+    status, _, error = command("verify", tmp_path / "study", tmp_path / "fresh")
+    assert status == 2
+    assert "x: its steps are steps as logged, not optimizer updates" in error
