@@ -12,6 +12,14 @@ import sys
 
 import pytest
 
+from tests.analysis.make_logs import (
+    together,
+    training_losses,
+    u_curve,
+    write_events,
+    write_val_csv,
+    write_wandb,
+)
 from tests.finetune.tiny_captioner import make_captioner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +74,19 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         shutil.copy(image, folder / "photos")
         shutil.copy(image.with_suffix(".txt"), folder / "photos")
     make_captioner(folder / "captioner")
+    make_other_logs(folder)
     yield folder
+
+
+def make_other_logs(folder: Path) -> None:
+    """Logs of other trainers where the reader of importing-logs.md has them."""
+    curve = u_curve()
+    for name in ("cats-1", "dogs-1"):
+        write_events(
+            folder / "logs" / name, together(("train_loss", training_losses(600)), ("loss/val/pooled", curve))
+        )
+    write_wandb(folder, together(("loss/val/pooled", curve)), {"learning_rate": 1e-4}, "mine")
+    write_val_csv(folder / "history.csv", curve, "eval/loss")
 
 
 def run(project: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
