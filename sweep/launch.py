@@ -191,7 +191,7 @@ def flags(config: Config) -> list[str]:
 
 
 def trial_environment(number: int, cell: str, folder: Path, overrides: Sequence[str]) -> dict[str, str]:
-    """What a trial's environment says of it, for trainers that are not told by overrides.
+    """What a trial's environment says of it.
 
     Args:
         number: of the trial, over all cells.
@@ -199,13 +199,20 @@ def trial_environment(number: int, cell: str, folder: Path, overrides: Sequence[
         folder: of the run.
         overrides: of the trial, all of them.
     """
+    study = folder.parents[1].name
     return {
         "STEPBUDGET_TRIAL": str(number),
         "STEPBUDGET_CELL": cell,
-        "STEPBUDGET_STUDY": folder.parents[1].name,
-        "STEPBUDGET_RUN_DIR": str(folder),
-        "STEPBUDGET_OVERRIDES": json.dumps(list(overrides)),
+        "STEPBUDGET_STUDY": study,
+        **run_environment(folder, overrides),
+        "WANDB_RUN_GROUP": study,  # for a tracker that the trainer starts itself
+        "WANDB_JOB_TYPE": cell,
     }
+
+
+def run_environment(folder: Path, overrides: Sequence[str]) -> dict[str, str]:
+    """What a run is, for trainers that are not told by overrides."""
+    return {"STEPBUDGET_RUN_DIR": str(folder), "STEPBUDGET_OVERRIDES": json.dumps(list(overrides))}
 
 
 def trainer_environment(launch: Launch, gpus: Sequence[str], slot: int) -> dict[str, str]:
