@@ -121,13 +121,14 @@ def start_tracking(
     for attempt in ("online", "offline") if mode == "online" else (mode,):
         try:
             identity = _identity(folder / "wandb" / "id.txt", resumed)
-            resumed = True  # a second attempt is for the same run
             resume = "allow" if attempt == "online" else None
             run = wandb.init(id=identity, resume=resume, mode=attempt, **options)
             return WandbTracking(run, wandb.Image)
         except Exception as error:  # a tracker must never cost a run
             then = "offline, `wandb sync` sends it later" if attempt == "online" else "without it"
             print(f"wandb cannot start {attempt} ({_one_line(error)}): going on {then}", file=sys.stderr)
+            wandb.teardown()  # whose service keeps the id for itself otherwise
+            resumed = True  # a second attempt is for the same run
     return NoTracking()
 
 
