@@ -24,6 +24,7 @@ from tests.finetune.conftest import Train
 from tests.finetune.tiny_pipeline import read_curve
 from tests.sweep.harness import ROOT
 
+TINY = ROOT / "assets" / "tiny-sd"
 SCRIPT = Path(__file__).with_name("own_trainer.py")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -37,16 +38,16 @@ def settings(cache: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def run_script(pipeline: Path, images: Path, settings: dict[str, Any]) -> Run:
+def run_script(images: Path, settings: dict[str, Any]) -> Run:
     """Call with a run folder, settings and flags: runs the script."""
 
     def run(folder: Path, own: dict[str, Any], *flags: str) -> "subprocess.CompletedProcess[str]":
         given = [
-            f"--pretrained_model_name_or_path={pipeline}",
+            f"--pretrained_model_name_or_path={TINY}",
             f"--train_data_dir={images}",
             f"--output_dir={folder}",
             "--max_train_steps=1000",
-            "--resolution=32",
+            "--resolution=64",
             "--train_batch_size=2",
             "--seed=0",
             f"--settings={json.dumps(settings | own)}",
@@ -102,7 +103,8 @@ def test_a_script_is_interrupted_goes_on_and_is_ended_by_its_rule(
     _check_record(run, images)
 
     # The panel is that of train.py: the two are measured on the same images, timesteps and noise.
-    assert run_train(tmp_path / "ours", "budget.max_steps=1", "dataset_size=all") == 0
+    same = [f"base_model.path={TINY}", "dataset_size=all"]
+    assert run_train(tmp_path / "ours", "budget.max_steps=1", *same) == 0
     ours = RunFolder(tmp_path / "ours").points()[0]
     assert ours.panel == run.read_facts().panel == points[0].panel
     assert points[0].val_loss == pytest.approx(ours.val_loss, rel=1e-6)
@@ -113,7 +115,7 @@ def test_a_script_is_interrupted_goes_on_and_is_ended_by_its_rule(
 
 def _check_record(run: RunFolder, images: Path) -> None:
     facts = run.read_facts()
-    assert (facts.cell["method"], facts.cell["resolution"], facts.images) == ("lora", 32, 8)
+    assert (facts.cell["method"], facts.cell["resolution"], facts.images) == ("lora", 64, 8)
     assert (facts.hyperparameters["lr"], facts.hyperparameters["rank"]) == (0.3, 4)
     assert (facts.hyperparameters["batch"], facts.horizon) == (2, 1000)
     assert run.config.is_file()
