@@ -179,6 +179,7 @@ class StepBudget:
         if accelerator.is_main_process:
             begin(self._folder, plan, evaluator.panel, self._status, resumable)
         self._start = evaluator.losses(self._trained)
+        self._keep_weights()  # now: at the first call of step() they have been updated once
         self._status.update(state="running", max_steps=plan.horizon)
         for note in plan.notes:
             self._say(f"note: {note}")
@@ -320,9 +321,13 @@ class StepBudget:
         result = measure(losses, np.array(counters.start))
         if result.val_loss < (math.inf if counters.best_loss is None else counters.best_loss):
             counters.best_step, counters.best_loss = counters.step, result.val_loss
-            self._best = copy_weights(self._trained) if self._accelerator.is_main_process else None
+            if counters.step:
+                self._keep_weights()
         point = Point(counters.step, panel=self._evaluator.panel.name, **vars(result))
         return judged(self._rule, self._append(point))
+
+    def _keep_weights(self) -> None:
+        self._best = copy_weights(self._trained) if self._accelerator.is_main_process else None
 
     def _append(self, point: Point) -> Point:
         """Complete a point with the counters, write it and show it."""

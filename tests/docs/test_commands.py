@@ -31,7 +31,9 @@ SMALL_SWEEP = [
     "sweep.factors.dataset_size=[n4,n8]",
     "sweep.factors.method=[lora]",
 ]
-SCRIPT = "train_text_to_image_lora.py"  # diffusers' example, for which tests/finetune/own_trainer.py stands in
+SCRIPT = (
+    "train_text_to_image_lora.py"  # diffusers' example, for which tests/finetune/own_trainer.py stands in
+)
 SMALL_SCRIPT = ["--max_train_steps=6", '--settings={"dataset.held_out": 8, "evaluation.strata": 2}']
 # What the reader has and the test does not: an SD base, and runs long enough for an answer.
 INSTEAD = {

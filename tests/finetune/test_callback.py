@@ -248,6 +248,27 @@ def test_a_script_ends_when_asked_to_and_its_folder_is_not_taken_twice(
     assert f"run_dir={run.path}: holds a finished run (pruned)" in capsys.readouterr().err
 
 
+def test_the_weights_of_step_0_are_those_before_the_first_update(
+    script: Script, unet: UNet2DConditionModel, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    budget, optimizer = script({})
+    trained = [item for item in unet.parameters() if item.requires_grad]
+    before = [item.detach().clone() for item in trained]
+    optimizer.step()
+    with torch.no_grad():
+        for item in trained:
+            item.add_(1.0)
+    run.request_stop("pruned", "measured at step 0 alone")
+    assert budget.step(1, 0.5)
+    budget.end()
+    assert all(map(torch.equal, trained, before))
+    with safe_open(run.adapter("best"), framework="pt") as weights:
+        names = [name for name in weights.keys() if "lora_B" in name or "lora.up" in name]  # noqa: SIM118
+        assert names
+        assert not any(weights.get_tensor(name).any() for name in names)
+
+
 def test_a_crash_of_the_script_is_recorded(script: Script, tmp_path: Path) -> None:
     script({})
     sys.excepthook(MemoryError, MemoryError(), None)  # what Python does with an exception that nobody handles
