@@ -121,8 +121,8 @@ def start_tracking(
     for attempt in ("online", "offline") if mode == "online" else (mode,):
         try:
             identity = _identity(folder / "wandb" / "id.txt", resumed)
-            resume = "allow" if attempt == "online" else None
-            run = wandb.init(id=identity, resume=resume, mode=attempt, **options)
+            options |= {"id": identity, "resume": "allow" if attempt == "online" else None, "mode": attempt}
+            run = wandb.init(**options)
             return WandbTracking(run, wandb.Image)
         except Exception as error:  # a tracker must never cost a run
             then = "offline, `wandb sync` sends it later" if attempt == "online" else "without it"
