@@ -18,7 +18,7 @@ from sweep.clock import duration
 from sweep.cost import measured_speed
 from sweep.exits import explain_exit, log_tail
 from sweep.gpus import find_gpus
-from sweep.launch import LocalBackend, Order, Process, trainer_command
+from sweep.launch import LocalBackend, Order, Process, run_environment, trainer_command
 from sweep.record import flat_config, gpu_names
 from sweep.space import trial_overrides
 from sweep.tail import CurveTail
@@ -119,9 +119,11 @@ def run_probe(cell: Cell, runs_dir: Path, gpus: Sequence[str]) -> Probe:
     with tempfile.TemporaryDirectory(prefix=".probe-", dir=runs_dir) as place:
         folder = RunFolder(Path(place) / cell.label)
         folder.path.mkdir()
-        command = trainer_command(cell.config, probe_overrides(cell, folder.path), gpus)
+        overrides = probe_overrides(cell, folder.path)
+        command = trainer_command(cell.config, overrides, gpus)
+        order = Order(command, folder.log, run_environment(folder.path, overrides))
         started = time.monotonic()
-        process = LocalBackend(cell.config.launch, gpus).start(0, Order(command, folder.log))
+        process = LocalBackend(cell.config.launch, gpus).start(0, order)
         memory = _follow(process, folder, gpus)
         took = time.monotonic() - started
         _refuse_failure(cell, folder, process.exit_status() or 0)

@@ -24,7 +24,7 @@ from sweep.code_state import code_name, read_code_state
 from sweep.exits import explain_exit, log_tail
 from sweep.gpus import find_gpus
 from sweep.hints import shown
-from sweep.launch import LocalBackend, Order, Process, trainer_command, trainer_environment
+from sweep.launch import LocalBackend, Order, Process, run_environment, trainer_command, trainer_environment
 from sweep.record import StudyFolder
 from sweep.tail import CurveTail
 
@@ -168,7 +168,10 @@ def _lines(recipe: Recipe, place: Path) -> list[str]:
     launch, gpus = recipe.config.launch, find_gpus(recipe.config)
     added = {**trainer_environment(launch, gpus, 0), TRIAL: str(recipe.number)}
     del added["STEPBUDGET_SUPERVISED"]  # with which a trainer ends when its standard input does
-    words = shlex.join(trainer_command(recipe.config, _with_place(recipe, place), gpus))
+    overrides = _with_place(recipe, place)
+    if launch.command is not None:
+        added |= run_environment(place, overrides)
+    words = shlex.join(trainer_command(recipe.config, overrides, gpus))
     return [*recipe.code, " ".join([*(f"{key}={shlex.quote(value)}" for key, value in added.items()), words])]
 
 
@@ -183,9 +186,11 @@ def _run(recipe: Recipe, folder: RunFolder) -> RunFolder:
         WorkError: the trainer failed before.
     """
     gpus = find_gpus(recipe.config)
-    command = trainer_command(recipe.config, _with_place(recipe, folder.path), gpus)
+    overrides = _with_place(recipe, folder.path)
+    command = trainer_command(recipe.config, overrides, gpus)
     folder.path.mkdir(parents=True, exist_ok=True)
-    order = Order(command, folder.log, {TRIAL: str(recipe.number)})
+    added = {TRIAL: str(recipe.number), **run_environment(folder.path, overrides)}
+    order = Order(command, folder.log, added)
     process = LocalBackend(recipe.config.launch, gpus).start(0, order)
     try:
         _follow(process, folder, _last_step(recipe.folder), recipe.folder.outcome())

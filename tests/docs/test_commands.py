@@ -39,6 +39,10 @@ SMALL_SWEEP = [
     "sweep.factors.dataset_size=[n4,n8]",
     "sweep.factors.method=[lora]",
 ]
+SCRIPT = (
+    "train_text_to_image_lora.py"  # diffusers' example, for which tests/finetune/own_trainer.py stands in
+)
+SMALL_SCRIPT = ["--max_train_steps=6", '--settings={"dataset.held_out": 8, "evaluation.strata": 2}']
 # What the reader has and the test does not: an SD base, and runs long enough for an answer.
 INSTEAD = {
     "base_model=sd15": ["base_model=tiny"],
@@ -61,6 +65,13 @@ def own_commands(page: Path) -> list[str]:
     return [line for line in dict.fromkeys(commands(page)) if line not in CALLED_BY_CI]
 
 
+def programs(page: Path) -> list[tuple[str, str]]:
+    """The whole programs that a page shows: those of its Python blocks whose first line is their file's name."""
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    named = [(re.match(r"# (\w+\.py)\n", block), block) for block in blocks]
+    return [(found[1], block) for found, block in named if found]
+
+
 @pytest.fixture
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A checkout whose runs and caches are thrown away, with a folder of photos in it."""
@@ -75,6 +86,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         shutil.copy(image.with_suffix(".txt"), folder / "photos")
     make_captioner(folder / "captioner")
     make_other_logs(folder)
+    shutil.copy(ROOT / "tests" / "finetune" / "own_trainer.py", folder / SCRIPT)
+    for page in PAGES:
+        for name, text in programs(page):
+            (folder / name).write_text(text, encoding="utf-8")
     yield folder
 
 
@@ -92,6 +107,7 @@ def make_other_logs(folder: Path) -> None:
 def run(project: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONPATH", None)
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         [sys.executable, *words],
         cwd=project,
@@ -117,6 +133,8 @@ def test_every_command_of_a_page_runs(project: Path, page: Path) -> None:
         words = [new for word in words for new in INSTEAD.get(word, [word])]
         if words[:2] == ["-m", "sweep"] and words[2] in ("plan", "run"):
             words += SMALL_FOLDS if "experiment=few_images" in words else SMALL_SWEEP
+        elif words[0] == SCRIPT:
+            words += SMALL_SCRIPT
         elif words[0] == "train.py" and "--help" not in words and "budget=recommended" not in words:
             words += SMALL
         done = run(project, words)
