@@ -63,4 +63,7 @@ def run_under_hydra() -> int:
 
 if __name__ == "__main__":
     flags = any(item.startswith("-") for item in sys.argv[1:])
-    sys.exit(exit_status(run_under_hydra if flags else lambda: run(sys.argv[1:])))
+    try:
+        sys.exit(exit_status(run_under_hydra if flags else lambda: run(sys.argv[1:])))
+    except BrokenPipeError:  # `train.py --help | head`
+        sys.exit(1)

@@ -26,8 +26,15 @@ WHOLE_SWEEP = ("experiment", "launch", "space")  # groups that cannot differ bet
 
 
 def register_schema() -> None:
-    """Make the dataclasses known to Hydra under the name that config.yaml starts from."""
+    """Make the dataclasses known to Hydra under the name that config.yaml starts from, and the text of --help."""
     ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("groups_help", _groups_help, replace=True)
+
+
+def _groups_help() -> str:
+    from conf.help import groups_help  # which lists groups by the functions of this file
+
+    return groups_help()
 
 
 def compose_node(overrides: Sequence[str]) -> DictConfig:

@@ -72,5 +72,5 @@ def _hide_flag(match: re.Match[str]) -> str:
 
 
 def _refers(value: str) -> bool:
-    """Whether a value only says where the secret is, as `${oc.env:HF_TOKEN}` does."""
-    return value.strip("'\"").startswith("${")
+    """Whether a value only says where the secret is, as `${oc.env:HF_TOKEN}` does, or that it was left out."""
+    return value.strip("'\"").startswith(("${", MARK))

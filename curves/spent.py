@@ -77,7 +77,7 @@ class Account:
         """A table: what, spent, limit, left; a dash where there is none."""
         return [
             (
-                self.unit(name),
+                self._title(name),
                 amount(getattr(self.spent, name)),
                 amount(self.limits[name]) if name in self.limits else "–",
                 "–" if (left := self.left(name)) is None else amount(left),
@@ -85,6 +85,10 @@ class Account:
             for name in NAMES
             if getattr(self.spent, name) is not None
         ]
+
+    def _title(self, name: str) -> str:
+        titles = {"hours": "hours of wall clock", "disk_gb": "GB on disk", "cost": f"cost in {self.currency}"}
+        return titles.get(name, self.unit(name))
 
     def record(self) -> dict[str, Any]:
         """As plain values, with what is left."""

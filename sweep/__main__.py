@@ -1,4 +1,4 @@
-"""python -m sweep plan|run|resume|status|stop"""
+"""python -m sweep plan|run|resume|status|stop|dashboard|reproduce"""
 
 import sys
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+import shlex
 
 from conf.errors import RequestError
+from conf.secrets import MARK, has_mark
 from sweep.cells import key_of
 from sweep.record import StudyFolder
 
@@ -52,6 +54,24 @@ def only_overrides(command: str, arguments: Sequence[str]) -> None:
         if "=" not in item and not item.startswith("~"):
             raise RequestError(
                 f"{item}: {command} takes overrides such as experiment=demo; did you mean study={item}?"
+            )
+
+
+def refuse_left_out(overrides: Sequence[str], command: str) -> None:
+    """Refuse recorded overrides that lack their secret.
+
+    Args:
+        command: of `python -m sweep`, which takes them anew.
+
+    Raises:
+        RequestError: saying how to give one anew.
+    """
+    for item in overrides:
+        if has_mark(item):
+            anew = shlex.quote(item.replace(MARK, "${oc.env:NAME}"))
+            raise RequestError(
+                f"{item}: the record keeps no secrets: give it anew, from a variable of the environment: "
+                f"python -m sweep {command} {anew}"
             )
 
 

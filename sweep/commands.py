@@ -5,42 +5,18 @@ import contextlib
 
 from conf.errors import RequestError, WorkError, explain_os_error
 from conf.quoting import override
-from conf.secrets import MARK, has_mark
-from sweep.arguments import find_study, only_overrides, take_flag
+from sweep.arguments import find_study, only_overrides, refuse_left_out, take_flag
 from sweep.cells import Request, key_of, make_request
 from sweep.code_state import read_code_state
 from sweep.extension import may_grow, refuse_all_but_growth, refuse_changes
-from sweep.hints import command
+from sweep.hints import command, shown
 from sweep.locks import lock_study
 from sweep.plan import make_plan
 from sweep.record import StudyFolder, check_code, hardware_facts, may_change, write_record
+from sweep.usage import overview, usage_of
 from sweep.watching import dashboard, status, stop
 
-USAGE = """\
-python -m sweep COMMAND [OVERRIDES or STUDY]
-
-  plan OVERRIDES [--probe]  compose and check every cell, print cells, trials, time, disk and cost; start nothing,
-                            or with --probe ten steps of each cell
-  run OVERRIDES             run the study to its planned number of trials
-  resume STUDY [OVERRIDES]  continue an interrupted study; launch.* and sweep.limits.* may change;
-                            sweep.trials, sweep.factors and budget.max_steps may grow
-  status [STUDY] [--json]   what a study has done and spent, from another terminal too
-  stop STUDY [--trial N]    ask a running study, or one trial of it, to end cleanly
-  dashboard STUDY [--port N]
-                            optuna-dashboard on the study
-  reproduce STUDY --trial N [--print] [--to FOLDER]
-                            run a trial again and compare the curves; also reproduce TRIAL_FOLDER
-
-examples:
-  python -m sweep plan experiment=demo
-  python -m sweep run experiment=demo study=mine budget.max_steps=300
-  python -m sweep run study=sizes 'sweep.factors={dataset_size: [n4, n8, n16]}' sweep.trials=6 launch.slots=2
-  python -m sweep resume mine launch.slots=4
-
-STUDY is a name (mine), a folder (runs/mine) or study=mine. Where the code has changed since a study's last session,
-run and resume refuse to mix both, unless --changed-code is given.
-Exit status: 0 done, 1 failed, 2 wrong request, 3 a limit was reached, 130 stopped by Ctrl-C.
-"""
+HELP = ("-h", "--help")
 _LATER = ("launch", "tracker", "device", "cache_dir")  # what `resume` may change beside what may grow
 
 
@@ -51,6 +27,10 @@ def main(arguments: Sequence[str]) -> int:
         RequestError: what was asked for is wrong.
         WorkError: the sweep failed.
     """
+    if not arguments or arguments[0] in HELP:
+        print(overview())
+        return 0 if arguments else 2
+    name, *rest = arguments
     commands: dict[str, Callable[[Sequence[str]], int]] = {
         "plan": plan,
         "run": run,
@@ -60,12 +40,11 @@ def main(arguments: Sequence[str]) -> int:
         "dashboard": dashboard,
         "reproduce": reproduce,
     }
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(USAGE, end="")
-        return 0 if arguments else 2
-    name, *rest = arguments
     if name not in commands:
         raise RequestError(f"{name}: there is no such command; valid are {', '.join(commands)}")
+    if set(HELP) & set(rest):
+        print(usage_of(name))
+        return 0
     return commands[name](rest)
 
 
@@ -111,13 +90,7 @@ def resume(arguments: Sequence[str]) -> int:
     place = [override("study", folder.name), override("runs_dir", str(folder.path.parent)), *rest]
     renewed = {key_of(item) for item in place}
     kept = [item for item in record["overrides"] if key_of(item) not in renewed]
-    for item in kept:
-        if has_mark(item):
-            raise RequestError(
-                f"{item}: the record keeps no secrets ({MARK}): give it anew, for example "
-                f"`{command('resume', folder.path, f'{key_of(item)}=...')}`, or name a variable of the environment "
-                f"that holds it: '{key_of(item)}=${{oc.env:NAME}}'"
-            )
+    refuse_left_out(kept, f"resume {shown(folder.path)}")
     request = make_request([*kept, *place])
     refuse_all_but_growth(folder, record, request)
     return _supervise(request, folder, ["resume", *arguments], changed_code)

@@ -1,25 +1,16 @@
-"""optuna-dashboard on a study: it reads the journal while the sweep goes on, and never writes into it."""
+"""optuna-dashboard on a study: it reads the study's storage while the sweep goes on, and never writes into it."""
 
 from collections.abc import Callable, Iterable
 import importlib.util
 import json
-from typing import Any, NoReturn
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
-
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 
 from conf.errors import RequestError
 from sweep.record import StudyFolder
+from sweep.storage import open_to_watch
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
-
-class ReadOnlyJournal(JournalFileBackend):
-    """A journal of which every entry can be read and none written."""
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> NoReturn:
-        raise PermissionError("a study is only watched here")
 
 
 class _Quiet(WSGIRequestHandler):
@@ -29,22 +20,25 @@ class _Quiet(WSGIRequestHandler):
         return None
 
 
-def serve(folder: StudyFolder, port: int) -> int:
-    """Serve the dashboard on this machine until Ctrl-C; port 0 takes a free one.
+def serve(folder: StudyFolder, url: str | None, port: int) -> int:
+    """Serve the dashboard on this machine until Ctrl-C.
+
+    Args:
+        url: of the database that holds the study; None: its journal.
+        port: 0 takes a free one.
 
     Raises:
-        RequestError: the extra is not installed, the study has no journal, or the port is taken.
+        RequestError: the extra is not installed, the study has no storage, or the port is taken.
     """
     if importlib.util.find_spec("optuna_dashboard") is None:
         raise RequestError(
             "dashboard: optuna-dashboard is not installed: pip install 'stepbudget[dashboard]'"
         )
-    if not folder.journal.is_file():
-        raise RequestError(
-            f"study={folder.name}: has no {folder.journal.name} yet: start it with python -m sweep run"
-        )
+    from optuna_dashboard import wsgi
+
+    application = read_only(wsgi(open_to_watch(url, folder.journal)))
     try:
-        server = make_server("127.0.0.1", port, read_only(make_application(folder)), handler_class=_Quiet)
+        server = make_server("127.0.0.1", port, application, handler_class=_Quiet)
     except OSError as error:
         raise RequestError(
             f"--port {port}: {error.strerror}: take another, for example --port {port + 1}"
@@ -56,14 +50,6 @@ def serve(folder: StudyFolder, port: int) -> int:
         except KeyboardInterrupt:
             print()
     return 0
-
-
-def make_application(folder: StudyFolder) -> Application:
-    """The dashboard on a study's journal."""
-    from optuna_dashboard import wsgi
-
-    application: Application = wsgi(JournalStorage(ReadOnlyJournal(str(folder.journal))))
-    return application
 
 
 def read_only(application: Application) -> Application:

@@ -134,7 +134,8 @@ def probe_overrides(cell: Cell, folder: Path) -> list[str]:
     """A trial's overrides with an example of the searched values, cut to ten steps."""
     examples = (cell.space.example(branch) for branch in cell.space.branches)
     values = next((cell.space.named(example) for example in examples if example is not None), {})
-    replaced = {**_REPLACED, "run_dir": str(folder)}
+    place = {"seed": cell.config.seed, "study": "probe", "run_dir": str(folder)}
+    replaced = {**_REPLACED, **place}
     own = [*cell.overrides, *trial_overrides(values)]
     return [
         *(item for item in own if not _is_replaced(key_of(item))),
@@ -144,7 +145,9 @@ def probe_overrides(cell: Cell, folder: Path) -> list[str]:
 
 def _is_replaced(key: str) -> bool:
     whole = [name for name in _REPLACED if name in groups()]
-    return key in (*_REPLACED, "run_dir", "study") or key.startswith(tuple(f"{name}." for name in whole))
+    return key in (*_REPLACED, "seed", "study", "run_dir") or key.startswith(
+        tuple(f"{name}." for name in whole)
+    )
 
 
 def _follow(process: Process, folder: RunFolder, gpus: Sequence[str]) -> float | None:

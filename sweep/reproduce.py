@@ -14,10 +14,10 @@ from conf.compose import load_config
 from conf.errors import RequestError, WorkError
 from conf.quoting import override
 from conf.schema import Config
-from conf.secrets import MARK, has_mark
+from conf.secrets import has_mark, is_secret
 from curves.point import Point
 from curves.run_folder import RunFolder
-from sweep.arguments import find_study, take_flag, take_option, take_trial
+from sweep.arguments import find_study, refuse_left_out, take_flag, take_option, take_trial
 from sweep.attempts import read_attempts
 from sweep.cells import key_of
 from sweep.code_state import code_name, read_code_state
@@ -101,20 +101,40 @@ def first_difference(recorded: Sequence[Point], again: Sequence[Point]) -> str |
 
 def _find(arguments: Sequence[str]) -> Recipe:
     """The trial that is meant: a run folder in a study, or a study and --trial N."""
-    rest, number = take_trial(arguments)
+    given = [item for item in arguments if _is_override(item)]
+    rest, number = take_trial([item for item in arguments if item not in given])
     if number is None and len(rest) == 1 and Path(rest[0]).parent.name == "trials":
         path = Path(rest[0]).absolute()
         study, folder = StudyFolder(path.parents[1]), RunFolder(path)
         if not path.is_dir() or not study.exists():
             raise RequestError(f"{rest[0]}: is no trial of a study: give runs/STUDY/trials/NUMBER-CELL")
     else:
-        study, more = find_study(rest)
-        if more or number is None:
+        study, _ = find_study(rest)
+        if number is None:
             raise RequestError("reproduce takes a trial's folder, or a study and --trial N")
         folder = study.trial(number)
     number = int(folder.path.name.split("-", 1)[0])
-    overrides = _overrides(folder)
+    overrides = _with_secrets(_overrides(folder), given, folder)
     return Recipe(study, folder, overrides, load_config(overrides), _code_lines(study, folder), number)
+
+
+def _is_override(item: str) -> bool:
+    named = item.startswith("-") or key_of(item) in ("study", "runs_dir")
+    return "=" in item and not named and not Path(item).exists()
+
+
+def _with_secrets(recorded: Sequence[str], given: Sequence[str], folder: RunFolder) -> list[str]:
+    """The recorded overrides with the secrets that the record left out, and nothing else changed."""
+    left_out = {key_of(item) for item in recorded if has_mark(item)}
+    for item in given:
+        if key_of(item) not in left_out:
+            raise RequestError(
+                f"{item}: a trial is run again with its own settings; only secrets are given anew"
+            )
+    anew = {key_of(item): item for item in given}
+    overrides = [anew.get(key_of(item), item) for item in recorded]
+    refuse_left_out(overrides, f"reproduce {shown(folder.path)}")
+    return overrides
 
 
 def _overrides(folder: RunFolder) -> list[str]:
@@ -133,13 +153,7 @@ def _overrides(folder: RunFolder) -> list[str]:
         raise RequestError(
             f"{shown(folder.path)}: neither attempts.jsonl nor overrides.yaml says how it was started"
         )
-    kept = [item for item in found if key_of(item) != "run_dir"]
-    for item in kept:
-        if has_mark(item):
-            raise RequestError(
-                f"{item}: the record keeps no secrets ({MARK}): this trial cannot be run again from it"
-            )
-    return kept
+    return [item for item in found if key_of(item) != "run_dir"]
 
 
 def _code_lines(study: StudyFolder, folder: RunFolder) -> list[str]:
@@ -166,7 +180,8 @@ def _code_lines(study: StudyFolder, folder: RunFolder) -> list[str]:
 def _lines(recipe: Recipe, place: Path) -> list[str]:
     """The commands for a shell."""
     launch, gpus = recipe.config.launch, find_gpus(recipe.config)
-    added = {**trainer_environment(launch, gpus, 0), TRIAL: str(recipe.number)}
+    own = {name: value for name, value in launch.environment.items() if not is_secret(name)}
+    added = {**own, **trainer_environment(launch, gpus, 0), TRIAL: str(recipe.number)}
     del added["STEPBUDGET_SUPERVISED"]  # with which a trainer ends when its standard input does
     overrides = _with_place(recipe, place)
     if launch.command is not None:
@@ -213,7 +228,7 @@ def _follow(process: Process, folder: RunFolder, last: int, outcome: str | None)
     while process.exit_status() is None:
         tail.read()
         step = tail.last.step if tail.last else 0
-        if step >= last and outcome not in ("complete", "stopped") and not folder.stop_request.exists():
+        if step >= last and outcome != "complete" and not folder.stop_request.exists():
             folder.request_stop("stopped", "the recorded trial ended here")
         if time.monotonic() - said >= SAY_EVERY_S:
             said = time.monotonic()

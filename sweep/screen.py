@@ -7,7 +7,9 @@ so that the first line which cannot be written ends the showing, never the sweep
 from collections.abc import Iterator, Sequence
 import contextlib
 import os
+import shutil
 import sys
+import textwrap
 import time
 from types import TracebackType
 from typing import Protocol, Self
@@ -46,7 +48,18 @@ def open_screen() -> Screen:
 def say(text: str) -> None:
     """Print a line without secrets, if anybody can still read it."""
     with _unwatched():
-        print(redact_text(text), flush=True)
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(_between_words(redact_text(text), width), flush=True)
+
+
+def _between_words(text: str, width: int | None) -> str:
+    """A text broken where words end, not where the screen does; a command stays one line, for copying."""
+    if width is None or "python -m " in text:
+        return text
+    indent = " " * (len(text) - len(text.lstrip()) + 4)
+    return textwrap.fill(
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 @contextlib.contextmanager
@@ -109,7 +122,8 @@ class LiveScreen:
     def event(self, text: str, important: bool = False) -> None:
         if important:
             with _unwatched():
-                self._live.console.print(redact_text(text), markup=False, highlight=False, soft_wrap=True)
+                said = _between_words(redact_text(text), self._console.width)
+                self._live.console.print(said, markup=False, highlight=False, soft_wrap=True)
 
     def update(self, totals: Totals, rows: Sequence[Row]) -> None:
         with _unwatched():

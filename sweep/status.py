@@ -71,7 +71,7 @@ def print_status(records: Sequence[dict[str, Any]]) -> None:
         rows = [
             Row(**{key: value for key, value in trial.items() if key != "best"}) for trial in record["trials"]
         ]
-        console.print(draw(totals, rows, console.width, len(rows) + 10))
+        console.print(draw(totals, rows, console.width))
         for line in front_lines(rows, record["objectives"]):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 from pathlib import Path
+from typing import Any, NoReturn
 
 import optuna
 from optuna.exceptions import StorageInternalError
@@ -47,6 +48,28 @@ def open_storage(url: str | None, journal: Path, study: str) -> Iterator[BaseSto
         raise WorkError(
             f"sweep.storage={redact_text(url)}: {_first_line(error)}: once it can be reached, `resume` goes on"
         ) from error
+
+
+def open_to_watch(url: str | None, journal: Path) -> BaseStorage:
+    """The storage of a study that may be running, to look at.
+
+    Raises:
+        RequestError: the database cannot be used, or there is no journal yet.
+    """
+    if url is not None:
+        return _open_database(url)
+    if not journal.is_file():
+        raise RequestError(
+            f"study={journal.parent.name}: has no {journal.name} yet: start it with python -m sweep run"
+        )
+    return JournalStorage(_ReadOnlyJournal(str(journal)))
+
+
+class _ReadOnlyJournal(JournalFileBackend):
+    """A journal of which every entry can be read and none written."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> NoReturn:
+        raise PermissionError("a study is only watched here")
 
 
 def _open_database(url: str) -> RDBStorage:

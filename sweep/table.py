@@ -12,6 +12,7 @@ from rich.text import Text
 from sweep.clock import duration
 
 _BARS = "▁▂▃▄▅▆▇█"
+_KEPT = "\N{NO-BREAK SPACE}"
 _LEAST_CELL = 18  # columns of a cell's name
 _STYLES = {
     "complete": "green",
@@ -77,24 +78,37 @@ class Totals:
         return ", ".join(parts)
 
 
-def draw(totals: Totals, rows: Sequence[Row], width: int, height: int) -> RenderableType:
-    """Totals and the trials that matter now: all that run, then the latest that ended, as far as they fit."""
-    head = [part for line in totals.lines() for part in textwrap.wrap(line, max(20, width))]
-    running = [row for row in rows if row.outcome is None]
-    ended = [row for row in rows if row.outcome is not None]
-    space = max(1, height - 4 - len(head))  # beside the table's head, the note and the line of the cursor
-    latest = ended[-max(0, space - len(running)) :] if space > len(running) else []
-    shown = [*latest, *running[:space]]
+def draw(totals: Totals, rows: Sequence[Row], width: int, height: int | None = None) -> RenderableType:
+    """Totals, then the trials in the order of their numbers; or, on a screen of so many lines, what matters now."""
+    head = [part for line in totals.lines() for part in fill(line, width)]
     texts = [Text(part, style="bold") for part in head]
-    hidden = len(rows) - len(shown)
-    note = [Text(_hidden(len(ended) - len(latest), hidden), style="dim")] if hidden else []
+    if height is None:
+        return Group(*texts, _table(rows, width))
+    shown = most_important(rows, max(1, height - 4 - len(head)))  # beside the table's head, note and cursor
+    note = [Text(_hidden(rows, shown), style="dim")] if len(shown) < len(rows) else []
     return Group(*texts, _table(shown, width), *note)
 
 
-def _hidden(ended: int, hidden: int) -> str:
+def most_important(rows: Sequence[Row], count: int) -> list[Row]:
+    """All that run, then those that ended, the latest first; failures are the last to make room."""
+    running = [row for row in rows if row.outcome is None]
+    ended = sorted((row for row in rows if row.outcome is not None), key=lambda row: -row.number)
+    by_need = sorted(ended, key=lambda row: row.outcome in _STYLES)
+    kept = [id(row) for row in by_need[: max(0, count - len(running))]]
+    return [*running[:count], *(row for row in ended if id(row) in kept)]
+
+
+def fill(line: str, width: int) -> list[str]:
+    """A line as lines that fit, broken between its parts, which commas separate, rather than within one."""
+    whole = [part.replace(" ", _KEPT) if len(part) < width else part for part in line.split(", ")]
+    return [part.replace(_KEPT, " ") for part in textwrap.wrap(", ".join(whole), max(20, width))]
+
+
+def _hidden(rows: Sequence[Row], shown: Sequence[Row]) -> str:
     """What does not fit on the screen."""
-    more = hidden - ended
-    parts = [f"{ended} earlier trials"] * (ended > 0) + [f"{more} running ones"] * (more > 0)
+    running = sum(row.outcome is None for row in rows) - sum(row.outcome is None for row in shown)
+    ended = len(rows) - len(shown) - running
+    parts = [f"{running} running trials"] * (running > 0) + [f"{ended} that have ended"] * (ended > 0)
     return f"{' and '.join(parts)} are not shown"
 
 

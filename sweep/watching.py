@@ -5,9 +5,17 @@ import json
 import time
 
 from conf.errors import RequestError, WorkError
-from sweep.arguments import all_studies, find_study, runs_dir, take_flag, take_option, take_trial
-from sweep.cells import key_of
-from sweep.hints import command
+from sweep.arguments import (
+    all_studies,
+    find_study,
+    refuse_left_out,
+    runs_dir,
+    take_flag,
+    take_option,
+    take_trial,
+)
+from sweep.cells import key_of, make_request
+from sweep.hints import command, shown
 from sweep.locks import owner_of
 from sweep.record import StudyFolder
 
@@ -68,15 +76,27 @@ def stop(arguments: Sequence[str]) -> int:
 def dashboard(arguments: Sequence[str]) -> int:
     """Open optuna-dashboard on a study, until Ctrl-C."""
     rest, text = take_option(arguments, "--port")
-    folder, more = find_study(rest)
-    if more:
-        raise RequestError(f"{more[0]}: dashboard takes a study and --port N")
+    folder, given = find_study(rest)
+    other = [item for item in given if key_of(item) != "sweep.storage"]
+    if other:
+        raise RequestError(f"{other[0]}: dashboard takes a study, --port N and sweep.storage")
     port = DEFAULT_PORT if text is None else int(text) if text.isdigit() else -1
     if not 0 <= port < 65536:
         raise RequestError(f"--port {text}: must be a number up to 65535, for example --port {DEFAULT_PORT}")
     from sweep.dashboard import serve
 
-    return serve(folder, port)
+    return serve(folder, _storage_of(folder, given), port)
+
+
+def _storage_of(folder: StudyFolder, given: Sequence[str]) -> str | None:
+    """The address of the database that holds a study; None where it has a journal."""
+    record = folder.read()
+    if not given and (record["config"].get("sweep") or {}).get("storage") is None:
+        return None
+    kept = [item for item in record["overrides"] if not given or key_of(item) != "sweep.storage"]
+    own = [item for item in kept if key_of(item) == "sweep.storage"]
+    refuse_left_out(own, f"dashboard {shown(folder.path)}")
+    return make_request([*kept, *given]).config.sweep.storage
 
 
 def _stop_trial(folder: StudyFolder, number: int) -> int:

@@ -21,6 +21,7 @@ from analysis.recommend import Analysis, analyse, write_analysis
 from analysis.report import answered, report_context, write_report
 from analysis.samples import sample_strip
 from conf.compose import load_config
+from curves.spent import Account, Spent, write_account
 from tests.analysis.make_runs import Spec, make_run, make_study
 
 VOID = {"meta", "img", "link", "br", "hr"}
@@ -354,3 +355,31 @@ def test_markdown_table_survives_pipes_and_shows_what_varies(tmp_path: Path) -> 
     assert {row["rank"] for row in rows} == {"4", "16"}
     assert {row["targets"] for row in rows} == {"–", "q\\|k", "v"}
     assert {row["captions"] for row in rows} == {"a \\| b", "file"}
+
+
+def test_what_is_spent_and_left_stands_beside_the_limits(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", [Spec()])
+    path = write_report(analyse(load_study(study)))
+    assert "What it took" not in path.read_text(encoding="utf-8")  # runs without a sweep have no account
+
+    spent = Spent(trials=24, hours=1.25, gpu_hours=2.5, steps=12000, disk_gb=0.8, cost=10.0)
+    limits = {"hours": 2.0, "steps": 12000.0, "cost": 12.0}
+    reached = "sweep.limits.steps=12000: 12,000 steps are spent"
+    write_account(study, Account(spent, limits, "EUR", True, reached))
+    path = write_report(analyse(load_study(study)))
+    rows = [
+        ("trials", "24", "–", "–"),
+        ("hours of wall clock", "1.2", "2", "0.75"),
+        ("GPU-hours", "2.5", "–", "–"),
+        ("steps", "12,000", "12,000", "0"),
+        ("GB on disk", "0.8", "–", "–"),
+        ("cost in EUR", "10", "12", "2"),
+    ]
+    page = path.read_text(encoding="utf-8")
+    table = page.split('id="spent"', 1)[1].split("</table>", 1)[0]
+    found = [tuple(re.findall(r"<td[^>]*>([^<]*)</td>", row)) for row in table.split("<tr>")[2:]]
+    assert found == rows
+    assert f"before its plan was fulfilled: {reached}." in page
+    markdown = (path.parent / "report.md").read_text(encoding="utf-8")
+    assert all(f"| {' | '.join(row)} |" in markdown.splitlines() for row in rows)
+    assert reached in markdown

@@ -78,7 +78,7 @@ def shared(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def test_the_supervisors_tests_pass_on_a_database(server: str) -> None:
-    files = ("tests/sweep/test_supervisor.py", "tests/sweep/test_transitions.py")
+    files = [f"tests/sweep/test_{name}.py" for name in ("supervisor", "transitions", "dashboard")]
     options = ("-q", "-n", "2", "-p", "no:cacheprovider", "-m", "not journal and not services")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *files],

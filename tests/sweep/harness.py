@@ -52,7 +52,8 @@ def heed_interrupts() -> None:
 class Sweep:
     """`python -m sweep` on a study of one cell (lora) in a temporary folder, with the stand-in trainer."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, root: Path = ROOT) -> None:
+        self.root = root  # of the checkout that runs
         self.runs_dir = folder / "my runs, a=b"  # a path that needs quoting
         self.study = self.runs_dir / "s"
         self.hold = folder / "go"  # trainers told to `hold` wait for this file
@@ -93,7 +94,7 @@ class Sweep:
     def start(self, *arguments: str, **stand_in: Any) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
             [sys.executable, "-m", "sweep", *arguments],
-            cwd=ROOT,
+            cwd=self.root,
             env={**self.environment(stand_in), "COLUMNS": "200", "PYTHONWARNINGS": "error"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -109,7 +110,7 @@ class Sweep:
         os.set_blocking(ours, False)
         process = subprocess.Popen(
             [sys.executable, "-m", "sweep", *arguments],
-            cwd=ROOT,
+            cwd=self.root,
             env={**self.environment(stand_in), "TERM": "xterm-256color"},
             stdin=its,
             stdout=its,
@@ -136,6 +137,18 @@ class Sweep:
 
     def folders(self) -> list[RunFolder]:
         return find_runs(self.study)
+
+    def await_step(self, number: int, step: int) -> RunFolder:
+        """A trial once its curve has a step."""
+
+        def arrived() -> RunFolder | None:
+            folder = next(iter(self.study.glob(f"trials/{number:04d}-*")), None)
+            points = RunFolder(folder).points() if folder else []
+            return RunFolder(folder) if folder and points and points[-1].step >= step else None
+
+        found = wait_until(arrived, f"step {step} of trial {number}")
+        assert isinstance(found, RunFolder)
+        return found
 
     def outcomes(self) -> list[str | None]:
         return [folder.outcome() for folder in self.folders()]

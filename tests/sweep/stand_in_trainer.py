@@ -128,7 +128,8 @@ def hold(folder: RunFolder, step: int) -> None:
 def end(folder: RunFolder, outcome: str, reason: str, step: int) -> None:
     with (folder.path / "sessions.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"ended": outcome}) + "\n")
-    folder.write_status(Status("ended", step, outcome, reason, updated=time.time(), pid=os.getpid()))
+    step_s = TELL.get("step_s", 0.001)
+    folder.write_status(Status("ended", step, outcome, reason, step_s, updated=time.time(), pid=os.getpid()))
     os._exit(0)
 
 

@@ -52,14 +52,32 @@ def test_narrow_table_keeps_step_and_outcome(width: int) -> None:
     assert ("0.9000" in text) == (width >= 50)
 
 
-def test_all_running_trials_are_shown_before_ended_ones() -> None:
+def text_of(totals: Totals, rows: list[Row], width: int, height: int | None) -> str:
+    console = Console(file=io.StringIO(), width=width, height=100)
+    console.print(draw(totals, rows, width, height))
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text
+
+
+def test_running_trials_come_first_then_the_latest_and_failures_make_room_last() -> None:
     rows = [Row(number, "cell", outcome="complete" if number < 50 else None) for number in range(60)]
-    console = Console(file=io.StringIO(), width=80, height=24)
-    console.print(draw(Totals("demo", 50, 10, 60), rows, 80, 24))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert all(f"{number:04d}" in text for number in (49, *range(50, 60)))
-    assert "0000" not in text
-    assert "earlier trials are not shown" in text
+    rows[3].outcome = "diverged"
+    text = text_of(Totals("demo", 50, 10, 60), rows, 80, 24)
+    shown = [line.split()[0] for line in text.splitlines()[2:-1]]
+    assert shown == [f"{number:04d}" for number in (*range(50, 60), *range(49, 41, -1), 3)]
+    assert text.splitlines()[-1] == "41 that have ended are not shown"
+    few = text_of(Totals("demo", 50, 10, 60), rows, 80, 10)
+    assert few.splitlines()[-1] == "5 running trials and 50 that have ended are not shown"
+    whole = text_of(Totals("demo", 50, 10, 60), rows, 80, None)  # `sweep status`
+    assert [line.split()[0] for line in whole.splitlines()[2:]] == [f"{number:04d}" for number in range(60)]
+
+
+@pytest.mark.parametrize("width", [40, 80, 160])
+def test_amounts_are_not_torn_apart(width: int) -> None:
+    spent = ["0.0011 of 2 hours", "0.0033 of 3 device-hours", "48 of 600 steps", "0.00018 of 1 GB"]
+    lines = text_of(Totals("demo", 1, 0, 2, 26.0, 7.0, "stopping", spent), [], width, 24).splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert all(any(amount in line for line in lines) for amount in (*spent, "about 7s left", "elapsed 26s"))
 
 
 @given(st.lists(st.floats(-1e6, 1e6), max_size=100), st.integers(1, 40))
