@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 import math
+from pathlib import Path
 import sys
+from typing import Any
 
 from conf.errors import exit_status
 
@@ -24,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 PRICE_HELP = "also the steps of least cost where the whole horizon costs this share of the gain, as 0.1"
+SET_HELP = "what the log does not say: dataset=cats dataset_size=20 resolution=512 method=lora base_model=sd15 lr=1e-4 ..."
+STEPS_HELP = (
+    "logged steps that make one optimizer update: the gradient accumulation of a tool that logs micro-steps"
+)
 
 
 def _price(text: str) -> float:
@@ -34,6 +40,12 @@ def _price(text: str) -> float:
     if not 0 <= price < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is no share of the gain: give a number from 0, such as 0.1")
     return price
+
+
+def _whole(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of logged steps: give a whole number from 1")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,7 +72,26 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "fresh", metavar="FRESH_RUNS", help="runs of other seeds, longer than the minimum"
             )
+    _add_import(commands)
     return parser
+
+
+def _add_import(commands: Any) -> None:
+    """The options of `import`."""
+    text = "other tools' logs become runs that the other commands read"
+    command = commands.add_parser("import", help=text, description=text)
+    command.add_argument("kind", choices=("tensorboard", "wandb", "csv"), help="what the logs are")
+    command.add_argument("source", metavar="SOURCE", type=Path, help="a file, or a folder of runs")
+    command.add_argument("--to", metavar="RUNS", type=Path, required=True, help="folder that the runs go to")
+    command.add_argument(
+        "--val", metavar="TAG", help="the held-out loss, where the guess is wrong or in doubt"
+    )
+    command.add_argument("--train", metavar="TAG", help="the training loss")
+    command.add_argument("--lr", metavar="TAG", help="the learning rate")
+    command.add_argument("--probe", metavar="TAG", help="the held-out measure on training images")
+    command.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help=SET_HELP)
+    command.add_argument("--steps-per-update", metavar="K", type=_whole, help=STEPS_HELP)
+    command.add_argument("--only", metavar="NAME", help="runs of that name; * and ? stand for anything")
 
 
 def _recommend(options: argparse.Namespace) -> int:
@@ -118,7 +149,21 @@ def _verify(options: argparse.Namespace) -> int:
     return 0
 
 
+def _import(options: argparse.Namespace) -> int:
+    from analysis.importing.command import Request, import_logs, print_import
+    from analysis.importing.settings import parse_settings
+    from analysis.importing.tags import Wanted
+
+    wanted = Wanted(options.val, options.train, options.lr, options.probe)
+    told = parse_settings(options.set)
+    places = (options.source.expanduser(), options.to.expanduser())
+    request = Request(*places, options.kind, wanted, told, options.steps_per_update, options.only)
+    print_import(request, *import_logs(request))
+    return 0
+
+
 _COMMANDS = {
+    "import": _import,
     "recommend": _recommend,
     "report": _report,
     "replay": _replay,

@@ -61,7 +61,7 @@ def draw_cell(data: CellFigure, folder: Path, name: str) -> str:
         _step_axis(axes, data)
         axes.set_ylim(data.lowest, data.highest)
         axes.axhline(0, color=GREY, linewidth=1)
-        axes.annotate("base model", (0, 0), (4, 3), textcoords="offset points", color=GREY, fontsize=9.5)
+        axes.annotate(data.reference, (0, 0), (4, 3), textcoords="offset points", color=GREY, fontsize=9.5)
         _draw_window(axes, data)
         if data.band is not None:
             axes.fill_between(
@@ -70,7 +70,7 @@ def draw_cell(data: CellFigure, folder: Path, name: str) -> str:
             axes.plot(data.band.steps, data.band.median, color=BLUE, linewidth=1.6)
         _draw_lines(axes, data)
         axes.set_xlabel("step (optimizer updates)")
-        axes.set_ylabel("held-out loss − base")
+        axes.set_ylabel(f"held-out loss − {data.reference.removesuffix(' model')}")
         return _save(figure, folder, name)
 
 
@@ -88,7 +88,7 @@ def draw_sizes(groups: list[SizesGroup], folder: Path, name: str) -> str:
             shift = 1.03 ** (index - (len(groups) - 1) / 2)
             ends.append(_draw_group(axes, group, GROUP_COLOURS[index % 5], MARKERS[index % 5], shift))
         _label_groups(axes, groups, ends)
-        counts = sorted({cell.images for group in groups for cell in group.cells})
+        counts = sorted({cell.images or 0 for group in groups for cell in group.cells})
         _plain_ticks(axes.xaxis, counts)
         low, high = axes.get_ylim()
         _plain_ticks(axes.yaxis, [tick for tick in _one_two_five(low, high) if low <= tick <= high])
@@ -154,7 +154,9 @@ def _draw_lines(axes: Axes, data: CellFigure) -> None:
             ends.append((line, float(np.clip(line.delta[-1], data.lowest, data.highest)), colour))
     heights = spread_labels([height for _, height, _ in ends], 0.062 * (data.highest - data.lowest))
     for (line, end, colour), height in zip(ends, heights, strict=True):
-        text = f"lr {words.rate(line.lr)}" + (" best" if line.best else "")
+        text = (line.name if line.lr is None else f"lr {words.rate(line.lr)}") + (
+            " best" if line.best else ""
+        )
         axes.annotate(
             text, (1.012, height), xycoords=("axes fraction", "data"), color=colour, va="center", fontsize=10,
             fontweight="bold" if line.best else "normal", annotation_clip=False,
@@ -179,10 +181,10 @@ def _leaves_at(line: Line, highest: float) -> float:
 
 def _named(lines: tuple[Line, ...]) -> set[str]:
     """Lines that are labelled: all, or the best and the extreme learning rates; of replicates one."""
-    first: dict[tuple[float, bool], Line] = {}
+    first: dict[tuple[float | None, bool], Line] = {}
     for line in lines:
         first.setdefault((line.lr, line.best), line)
-    unique = sorted(first.values(), key=lambda line: line.lr)
+    unique = sorted(first.values(), key=lambda line: line.lr or 0.0)
     if len(unique) > MOST_LABELS:
         unique = [unique[0], *[line for line in unique[1:-1] if line.best], unique[-1]]
     return {line.name for line in unique}
@@ -223,7 +225,7 @@ def _one_two_five(low: float, high: float) -> list[float]:
 def _draw_group(axes: Axes, group: SizesGroup, colour: str, marker: str, shift: float) -> float:
     """Recommended steps with window bars, observed best steps, lower bounds. Returns the last height."""
     known = [cell for cell in group.cells if cell.recommended_steps is not None]
-    x = [cell.images * shift for cell in known]
+    x = [(cell.images or 1) * shift for cell in known]
     axes.plot(
         x,
         [float(cell.recommended_steps or 0) for cell in known],
@@ -257,7 +259,11 @@ def _draw_group(axes: Axes, group: SizesGroup, colour: str, marker: str, shift: 
     for cell in group.cells:
         if cell.recommended_steps is None and cell.lower_bound:
             axes.plot(
-                [cell.images * shift], [cell.lower_bound], marker=r"$\uparrow$", color=colour, markersize=12
+                [(cell.images or 1) * shift],
+                [cell.lower_bound],
+                marker=r"$\uparrow$",
+                color=colour,
+                markersize=12,
             )
     last = group.cells[-1]
     return float(last.recommended_steps or last.lower_bound or 1)

@@ -23,7 +23,7 @@ class Line:
     """One observed curve: held-out loss minus the base's, at steps."""
 
     name: str
-    lr: float
+    lr: float | None
     steps: Array
     delta: Array
     best: bool  # at the best hyperparameters
@@ -49,6 +49,7 @@ class CellFigure:
     answer: CellAnswer
     lowest: float  # of the axis
     highest: float
+    reference: str = "base model"  # what the losses are compared with
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,10 @@ def cell_figure(cell: CellResult, cells: Sequence[CellAnswer]) -> CellFigure:
     lines = tuple(_line(item, item.run.name in chosen) for item in cell.runs if item.run.points)
     band = _band(cell.best)
     lowest, highest = _limits(lines, band)
-    return CellFigure(words.cell_name(cell.answer, cells), lines, band, cell.answer, lowest, highest)
+    measured = all(item.run.has_base for item in cell.runs if item.run.points)
+    reference = "base model" if measured else "first evaluation"
+    title = words.cell_name(cell.answer, cells)
+    return CellFigure(title, lines, band, cell.answer, lowest, highest, reference)
 
 
 def sizes_groups(cells: Sequence[CellAnswer]) -> list[SizesGroup]:
@@ -73,14 +77,15 @@ def sizes_groups(cells: Sequence[CellAnswer]) -> list[SizesGroup]:
     groups: dict[tuple[str, ...], list[CellAnswer]] = {}
     varying = words.varying_levels(cells)
     for cell in cells:
-        if cell.recommended_steps is not None or cell.lower_bound is not None:
+        answered = cell.recommended_steps is not None or cell.lower_bound is not None
+        if answered and cell.run is None and cell.images is not None:
             key = (cell.method, cell.base_id, str(cell.resolution), cell.captions, cell.dataset)
             groups.setdefault(key, []).append(cell)
     found = []
     for group in groups.values():
         if len({cell.images for cell in group}) > 1:
             label = ", ".join([group[0].method, *(words.level(group[0], name) for name in varying)])
-            found.append(SizesGroup(label, tuple(sorted(group, key=lambda cell: cell.images))))
+            found.append(SizesGroup(label, tuple(sorted(group, key=lambda cell: cell.images or 0))))
     return found
 
 
@@ -127,7 +132,7 @@ def line_colours(lines: Sequence[Line]) -> list[float]:
     """Place of each learning rate on a colour scale from 0 to 1, by its logarithm."""
     if not lines:
         return []
-    logs = np.log([line.lr for line in lines])
+    logs = np.log([line.lr or 1.0 for line in lines])
     span = float(np.ptp(logs))
     return [0.5] * len(lines) if span == 0 else [float((value - logs.min()) / span) for value in logs]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,17 @@ LEVEL = 0.9
 BETWEEN_CELLS_SD = 0.3  # half-normal prior scale of cell-to-cell scatter, natural log of time
 
 
-def law_across_sizes(cells: Sequence[tuple[CellAnswer, float | None]]) -> dict[str, Any] | None:
+def law_across_sizes(
+    cells: Sequence[tuple[CellAnswer, float | None]], left_out: Mapping[str, str] | None = None
+) -> dict[str, Any] | None:
     """log S* = mu + exponent * log N for each method, base, resolution and captions; None with few sizes.
 
     cells: answers with lr_sum at the median minimum. Describes what was seen; predicts nothing.
+    left_out: cells that may not be used, and why; they are named beside the groups.
     """
     groups: dict[tuple[Any, ...], list[tuple[CellAnswer, float]]] = {}
     for cell, time in cells:
-        if cell.status == "ok" and time is not None:
+        if cell.status == "ok" and cell.images is not None and time is not None:
             key = (
                 cell.method,
                 cell.base_model,
@@ -37,7 +40,10 @@ def law_across_sizes(cells: Sequence[tuple[CellAnswer, float | None]]) -> dict[s
     laws = [
         _law(group) for group in groups.values() if len({cell.images for cell, _ in group}) >= FEWEST_SIZES
     ]
-    return {"quantity": "sum of the learning rate at the minimum", "groups": laws} if laws else None
+    if not laws and not left_out:
+        return None
+    law: dict[str, Any] = {"quantity": "sum of the learning rate at the minimum", "groups": laws}
+    return law | {"left_out": dict(left_out)} if left_out else law
 
 
 def _law(group: list[tuple[CellAnswer, float]]) -> dict[str, Any]:

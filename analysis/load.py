@@ -131,12 +131,20 @@ def _check_facts(facts: RunFacts) -> None:
     for name in (*IDENTITY, *LEVELS):
         if name not in facts.cell:
             raise ValueError(f"the cell has no '{name}'")
-    _check_positive("lr", facts.hyperparameters.get("lr"))
+    imported = (
+        "imported" in facts.extra
+    )  # of another tool's log the learning rate and the levels may be unknown
+    if not (imported and facts.hyperparameters.get("lr") is None):
+        _check_positive("lr", facts.hyperparameters.get("lr"))
     _check_positive("horizon_lr_sum", facts.horizon_lr_sum)
     _check_count("horizon", facts.horizon)
-    _check_count("images", facts.images)
-    for name in ("images", "resolution"):
-        _check_count(name, facts.cell[name])
+    for name, count in (
+        ("images", facts.images),
+        ("images", facts.cell["images"]),
+        ("resolution", facts.cell["resolution"]),
+    ):
+        if not (imported and count is None):
+            _check_count(name, count)
     for name, least in (("batch", 1), ("warmup_steps", 0)):
         if facts.hyperparameters.get(name) is not None:
             _check_count(name, facts.hyperparameters[name], least)
@@ -184,10 +192,14 @@ def _check_curve(curve: Curve) -> None:
 
 
 def group_cells(runs: Iterable[Run]) -> list[Cell]:
-    """Runs by cell identity; cells by method, base, resolution and number of images."""
+    """Runs by cell identity; cells by method, base, resolution and number of images.
+
+    A run whose identity is not fully known, from another tool's log, is a cell of its own.
+    """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        key = json.dumps([run.facts.cell[name] for name in IDENTITY], sort_keys=True, default=str)
+        identity = [run.facts.cell[name] for name in IDENTITY]
+        key = json.dumps([*identity, run.name if run.unknown else None], sort_keys=True, default=str)
         groups.setdefault(key, []).append(run)
     cells = [
         Cell({name: group[0].facts.cell[name] for name in IDENTITY}, tuple(group))
@@ -196,10 +208,11 @@ def group_cells(runs: Iterable[Run]) -> list[Cell]:
     return sorted(cells, key=_cell_order)
 
 
-def _cell_order(cell: Cell) -> tuple[str, str, int, str, str, int]:
+def _cell_order(cell: Cell) -> tuple[str, str, int, str, str, int, str]:
     facts = cell.facts
-    order = (str(facts["method"]), str(facts["base_model"]), int(facts["resolution"]))
-    return (*order, str(facts["dataset"]), str(facts["captions"]), int(facts["images"]))
+    order = (str(facts["method"]), str(facts["base_model"]), int(facts["resolution"] or 0))
+    images = int(facts["images"] or 0)
+    return (*order, str(facts["dataset"]), str(facts["captions"]), images, cell.runs[0].name)
 
 
 def _evaluations(points: list[Point]) -> list[Point]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ from analysis import words
 from analysis.load import Study
 from analysis.run import Run
 from analysis.table import Table, print_table
+from analysis.training_loss import detrended_sd
 from curves.panel import paired_difference
 
 
@@ -42,11 +42,6 @@ def panel_scatter(run: Run) -> PanelScatter | None:
     if len(losses) < 3 or not errors or not np.isfinite(errors).any():
         return None
     return PanelScatter(run.name, len(losses), detrended_sd(losses), float(np.nanmedian(errors)))
-
-
-def detrended_sd(values: Sequence[float]) -> float:
-    """Standard deviation of one value from second differences, so that a slow trend does not count."""
-    return float(np.sqrt(np.mean(np.diff(np.asarray(values, dtype=float), 2) ** 2) / 6))
 
 
 def panel_table(study: Study) -> Table:

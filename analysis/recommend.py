@@ -10,16 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from analysis.comparable import not_comparable, outside_law, with_caveats
 from analysis.law import law_across_sizes
 from analysis.load import Cell, Study
 from analysis.run import Run
 from analysis.schedule import fresh_schedule
+from analysis.training_loss import describe_training_loss
 from conf.errors import WorkError
 from curves.answer import LEAST_PASSED_PROBABILITY, Answer, answer
 from curves.panel import paired_difference
 from curves.pooling import pool
 from curves.posterior import FEWEST_POINTS, CurvePosterior, fit
 from curves.recommendation import FILE_NAME, CellAnswer, Recommendation, write_recommendation
+
+UNKNOWN = "unknown"  # a level that another tool's log does not say
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,11 @@ class Analysis:
 def analyse(study: Study, price: float | None = None) -> Analysis:
     """Fit every run, answer every cell; price: of a whole horizon of training, in gain."""
     cells = tuple(answer_cell(cell, price) for cell in study.cells)
-    law = law_across_sizes([(cell.answer, cell.best_step_lr_sum) for cell in cells])
+    reasons = [outside_law(cell.runs) for cell in study.cells]
+    found = list(zip(cells, reasons, strict=True))
+    left_out = {cell.answer.run or cell.answer.label(): why for cell, why in found if why}
+    inside = [(cell.answer, cell.best_step_lr_sum) for cell, why in found if not why]
+    law = law_across_sizes(inside, left_out)
     recommendation = Recommendation(study=study.name, cells=[cell.answer for cell in cells], law=law)
     return Analysis(study, cells, recommendation)
 
@@ -114,10 +122,8 @@ def fit_run(run: Run) -> FittedRun:
 def answer_cell(cell: Cell, price: float | None = None) -> CellResult:
     """One row: refused where the runs cannot be compared, otherwise what the pooled curves say."""
     found_runs = len(cell.runs)
-    panels = _panels(cell.runs)
-    if len(panels) > 1:
-        listed = "; ".join(f"{name}: {', '.join(runs)}" for name, runs in panels.items())
-        reason = f"the runs were measured on different panels, which cannot be compared ({listed})"
+    reason = not_comparable(cell.runs)
+    if reason is not None:
         unfitted = tuple(_unfitted(run) for run in cell.runs)
         return CellResult(
             _row(cell, "refused", reason, evidence=_evidence(unfitted, found_runs)), unfitted, ()
@@ -125,11 +131,12 @@ def answer_cell(cell: Cell, price: float | None = None) -> CellResult:
     runs = tuple(fit_run(run) for run in cell.runs)
     fitted = [item for item in runs if item.posterior is not None]
     if not fitted:
-        reason = f"no run has {FEWEST_POINTS} finite evaluations"
+        reason = _without_evaluations(cell.runs)
         return CellResult(_row(cell, "refused", reason, evidence=_evidence(runs, found_runs)), runs, ())
     best = best_replicates(fitted)
     pooled = _comparable(fitted, best[0])
     found = _pooled_answer(pooled, best, price)
+    found = with_caveats(found, [item.run for item in best])
     numbers = _numbers(cell, best, found, price)
     row = _row(cell, found.status, found.reason, **numbers, evidence=_evidence(pooled, found_runs))
     return CellResult(row, runs, tuple(best), _lr_sum_at_minimum(best, found))
@@ -159,16 +166,16 @@ def _comparable(fitted: Sequence[FittedRun], best: FittedRun) -> list[FittedRun]
 def _pooled_answer(pooled: Sequence[FittedRun], best: Sequence[FittedRun], price: float | None) -> Answer:
     """The budget of a fresh run at the best hyperparameters, on the longest of their horizons."""
     posteriors = [item.posterior for item in pooled if item.posterior is not None]
-    rates = [item.run.lr for item in pooled]
+    rates = [item.run.time_rate for item in pooled]
     longest = max((item.run for item in best), key=lambda run: run.facts.horizon)
-    return answer(pool(posteriors, rates, longest.lr), fresh_schedule(longest), price=price)
+    return answer(pool(posteriors, rates, longest.time_rate), fresh_schedule(longest), price=price)
 
 
 def _numbers(cell: Cell, best: Sequence[FittedRun], found: Answer, price: float | None) -> dict[str, Any]:
     """The fields of a row that follow from an answer."""
     shown = min(best, key=lambda item: item.best_loss)
     observed = shown.run.best
-    gain, gain_se = _gain(best)
+    gain, gain_se = _gain(best) if all(item.run.has_base for item in best) else (None, None)
     numbers: dict[str, Any] = {
         "hyperparameters": dict(shown.run.facts.hyperparameters),
         "lower_bound": found.lower_bound,
@@ -185,7 +192,10 @@ def _numbers(cell: Cell, best: Sequence[FittedRun], found: Answer, price: float 
         or found.window is None
     ):
         return numbers
-    seen = found.recommended_steps * int(shown.run.facts.hyperparameters.get("batch") or 1)
+    batch, images = shown.run.facts.hyperparameters.get("batch"), cell.identity["images"]
+    if batch is None and not shown.run.imported:
+        batch = 1
+    seen = None if batch is None else found.recommended_steps * int(batch)
     minimum = {"low": found.minimum.low, "median": found.minimum.median, "high": found.minimum.high}
     return numbers | {
         "recommended_steps": found.recommended_steps,
@@ -195,7 +205,7 @@ def _numbers(cell: Cell, best: Sequence[FittedRun], found: Answer, price: float 
         "window": {"low": found.window.low, "high": found.window.high},
         "window_open": found.window.open,
         "images_seen": seen,
-        "epochs": round(seen / int(cell.identity["images"]), 2),
+        "epochs": None if seen is None or images is None else round(seen / int(images), 2),
     }
 
 
@@ -232,13 +242,14 @@ def _lr_sum_at_minimum(best: Sequence[FittedRun], found: Answer) -> float | None
     return float(fresh_schedule(longest).lr_sum[found.minimum.median])
 
 
-def _panels(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Names of the runs on each panel."""
-    panels: dict[str, list[str]] = {}
-    for run in runs:
-        for name in sorted(run.panels):
-            panels.setdefault(name, []).append(run.name)
-    return panels
+def _without_evaluations(runs: Sequence[Run]) -> str:
+    """Why no run of a cell can be fitted; of logs of the training loss alone, what that can say instead."""
+    if not any(run.points for run in runs):
+        told = [(run, describe_training_loss(run.folder.points())) for run in runs]
+        said = [text if len(runs) == 1 else f"{run.name}: {text}" for run, text in told if text]
+        if said:
+            return "; ".join(said)
+    return f"no run has {FEWEST_POINTS} finite evaluations"
 
 
 def _evidence(runs: Sequence[FittedRun], runs_found: int) -> dict[str, int]:
@@ -261,14 +272,15 @@ def _unfitted(run: Run) -> FittedRun:
 def _row(cell: Cell, status: str, reason: str, **numbers: Any) -> CellAnswer:
     facts = cell.facts
     return CellAnswer(
-        dataset_size=str(facts["dataset_size"]),
-        resolution=int(facts["resolution"]),
-        method=str(facts["method"]),
-        base_model=str(facts["base_model"]),
-        captions=facts["captions"],
-        images=int(facts["images"]),
-        dataset=str(facts["dataset"]),
-        base_id=str(facts["base_id"]),
+        dataset_size=str(facts["dataset_size"] or UNKNOWN),
+        resolution=facts["resolution"],
+        method=str(facts["method"] or UNKNOWN),
+        base_model=str(facts["base_model"] or UNKNOWN),
+        captions=facts["captions"] or UNKNOWN,
+        images=facts["images"],
+        dataset=str(facts["dataset"] or UNKNOWN),
+        base_id=str(facts["base_id"] or UNKNOWN),
+        run=cell.runs[0].name if cell.runs[0].unknown else None,
         hyperparameters=numbers.pop("hyperparameters", {}),
         status=status,
         reason=reason,

@@ -31,19 +31,21 @@ Policy = Callable[[Run], Replayed | None]
 
 
 def replay(study: Study) -> dict[str, list[Replayed]]:
-    """Every policy on every finished run that shows a gain.
+    """Every policy on every finished run that shows a gain over the untouched base.
 
     Raises:
         RequestError: there is no such run.
     """
-    runs = [run for run in study.runs if run.outcome in FINISHED and _gain(run) > 0]
+    runs = [run for run in study.runs if run.outcome in FINISHED and run.has_base and _gain(run) > 0]
     if not runs:
-        raise RequestError(f"{study.root}: no finished run has a gain to measure regret in")
+        without = "" if any(run.has_base for run in study.runs) else ": none was measured at step 0"
+        raise RequestError(f"{study.root}: no finished run has a gain to measure regret in{without}")
     policies: dict[str, Policy] = {name: _rule_policy(name) for name in RULES}
     policies |= {f"{share:.0%} of the horizon": _share_policy(share) for share in SHARES}
     policies[f"{RULE_OF_THUMB} steps per image / batch"] = _thumb_policy
     results = {name: [policy(run) for run in runs] for name, policy in policies.items()}
-    return {name: [item for item in items if item is not None] for name, items in results.items()}
+    kept = {name: [item for item in items if item is not None] for name, items in results.items()}
+    return {name: items for name, items in kept.items() if items}
 
 
 def _gain(run: Run) -> float:
@@ -70,7 +72,9 @@ def _share_policy(share: float) -> Policy:
     return lambda run: _stopped_at(run, share * run.facts.horizon)
 
 
-def _thumb_policy(run: Run) -> Replayed:
+def _thumb_policy(run: Run) -> Replayed | None:
+    if run.facts.images is None:  # of another tool's log
+        return None
     return _stopped_at(
         run, RULE_OF_THUMB * run.facts.images / int(run.facts.hyperparameters.get("batch") or 1)
     )

@@ -119,10 +119,10 @@ def report_context(analysis: Analysis, figures: Path) -> dict[str, Any]:
 def asked(analysis: Analysis) -> str:
     """The question, as the cells pose it."""
     cells = analysis.recommendation.cells
-    sizes = _listed([str(size) for size in sorted({cell.images for cell in cells})])
+    sizes = _numbers([cell.images for cell in cells], "and")
     methods = _listed(sorted({cell.method for cell in cells}), "or")
     bases = _listed(sorted({cell.base_model for cell in cells}), "or")
-    pixels = _listed([str(size) for size in sorted({cell.resolution for cell in cells})], "or")
+    pixels = _numbers([cell.resolution for cell in cells], "or")
     noun = "image" if sizes == "1" else "images"
     return (
         f"Asked: how many steps to train {bases} at {pixels} px on {sizes} {noun} with {methods}, "
@@ -192,7 +192,7 @@ def law_sentences(law: dict[str, Any] | None) -> list[str]:
             f"grows as N^{value['median']} ({value['low']} to {value['high']}) over "
             f"N = {_listed(map(str, group['images']))}."
         )
-    return sentences
+    return sentences + [f"{line[0].upper()}{line[1:]}." for line in words.outside_law(law)]
 
 
 def commands(analysis: Analysis, record: dict[str, Any]) -> list[tuple[str, list[str]]]:
@@ -203,7 +203,9 @@ def commands(analysis: Analysis, record: dict[str, Any]) -> list[tuple[str, list
     if isinstance(overrides, list):
         groups.append(("The sweep", [shlex.join(["python", "-m", "sweep", "run", *map(str, overrides)])]))
     groups.append(("The answer and this page", [f"python -m analysis report {shlex.quote(study)}"]))
-    known = [cell for cell in analysis.cells if cell.answer.recommended_steps is not None]
+    # What another tool trained is not trained again by a command of ours.
+    own = [cell for cell in analysis.cells if not any(item.run.imported for item in cell.runs)]
+    known = [cell for cell in own if cell.answer.recommended_steps is not None]
     used = [
         shlex.join(
             ["python", "train.py", *_levels(cell), "budget=recommended", override("budget.study", study)]
@@ -280,8 +282,8 @@ def _run_rows(cell: CellResult, cells: Sequence[CellAnswer]) -> list[RunRow]:
             cell=words.cell_name(cell.answer, cells),
             name=item.run.name,
             trial=words.NONE if item.run.facts.trial is None else str(item.run.facts.trial),
-            lr=words.rate(item.run.lr),
-            seed=str(item.run.facts.seed),
+            lr=words.NONE if item.run.lr is None else words.rate(item.run.lr),
+            seed=words.count(item.run.facts.seed),
             steps=str(item.run.last_step),
             best_step=words.NONE if item.run.best is None else str(item.run.best.step),
             best_loss=words.NONE if item.run.best is None else f"{item.run.best.val_loss:.5f}",
@@ -327,6 +329,12 @@ def _path(analysis: Analysis) -> str:
 
 def _shown(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _numbers(values: Sequence[int | None], last: str) -> str:
+    """The different ones in order, then whether some are unknown."""
+    known = sorted({value for value in values if value is not None})
+    return _listed([*known, *(["unknown"] if None in values else [])], last)
 
 
 def _listed(values: Any, last: str = "and") -> str:

@@ -22,7 +22,7 @@ def fresh_schedule(run: Run) -> Schedule:
     horizon = max(int(run.facts.horizon), run.last_step, 1)
     rates = _rates(
         str(values.get("schedule", "constant")),
-        run.lr,
+        run.time_rate,
         int(values.get("warmup_steps") or 0),
         horizon,
         float(values.get("decay_share") or 1.0),

@@ -29,7 +29,7 @@ def recommendation_table(cells: Sequence[CellAnswer]) -> Table:
     rows = [
         [
             cell.method,
-            str(cell.images),
+            words.count(cell.images),
             *(words.level(cell, name) for name in varying),
             words.learning_rate(cell),
             words.steps_or_status(cell),
@@ -88,6 +88,7 @@ def explanations(analysis: Analysis) -> list[str]:
         + (f". {words.priced(cell)}" if cell.priced else "")
         for cell in cells
     ]
+    lines += words.outside_law(analysis.recommendation.law)
     return lines + [f"left out {name}: {reason}" for name, reason in analysis.study.damaged]
 
 

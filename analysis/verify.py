@@ -81,10 +81,10 @@ class Verification:
 
 
 def truth_of(run: Run) -> Truth | None:
-    """The smoothed curve of a fresh run; None where there is nothing to smooth or no gain."""
+    """The smoothed curve of a fresh run; None where there is nothing to smooth, no gain, or none known."""
     fitted = fit_run(run)
     posterior = fitted.posterior
-    if posterior is None or posterior.probability_of_gain < 0.5 or run.best is None:
+    if posterior is None or posterior.probability_of_gain < 0.5 or run.best is None or not run.has_base:
         return None
     curve = run.curve()
     steps = np.unique(np.concatenate([[0.0], curve.steps, np.geomspace(1, curve.steps[-1], 400).round()]))
@@ -121,10 +121,12 @@ def verify(analysis: Analysis, fresh: Study) -> Verification:
     truths: list[Truth] = []
     unmatched: list[str] = []
     for run in fresh.runs:
-        cell = matching_cell(cells, run.facts.cell)
+        cell = matching_cell(cells, run.facts.cell) if run.step_unit == "updates" else None
         truth = truth_of(run) if cell is not None else None
         if cell is None or truth is None:
             measured = "no gain to compare with" if cell is not None else "no such cell in the study"
+            if run.step_unit != "updates":
+                measured = f"its steps are {run.step_unit}, not optimizer updates"
             unmatched.append(f"{run.name}: {measured if run.points else 'measured no held-out loss'}")
             continue
         unlike = _unlike(run, cell)
@@ -153,7 +155,7 @@ def _unlike(run: Run, cell: CellAnswer) -> str:
 
 def _check(run: Run, cell: CellAnswer, cells: Sequence[CellAnswer], truth: Truth) -> Check:
     batch = int(run.facts.hyperparameters.get("batch") or 1)
-    thumb = round(RULE_OF_THUMB * cell.images / batch)
+    thumb = round(RULE_OF_THUMB * (cell.images or 0) / batch)
     interval = cell.minimum
     return Check(
         cell=words.cell_name(cell, cells),

@@ -13,6 +13,7 @@ STATUS_WORDS = {"ok": "ok", "not_reached": "not reached", "no_gain": "no gain", 
 NONE = "–"
 MOST_DECIMALS = 6
 LONGEST_LEVEL = 40  # characters of a caption that are shown
+MOST_NAMES = 6  # in a line
 LONGEST_SLUG = 80  # characters: file systems end at 255 bytes, and a suffix follows
 
 
@@ -91,7 +92,21 @@ def steps_or_status(cell: CellAnswer) -> str:
 
 
 def images(cell: CellAnswer) -> str:
+    if cell.images is None:
+        return "unknown images"
     return "1 image" if cell.images == 1 else f"{cell.images} images"
+
+
+def outside_law(law: Mapping[str, Any] | None) -> list[str]:
+    """Cells that the law across dataset sizes may not use, a line for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in (law or {}).get("left_out", {}).items():
+        reasons.setdefault(why, []).append(name)
+    return [
+        f"not used for the law across dataset sizes, {why}: {', '.join(names[:MOST_NAMES])}"
+        + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
+        for why, names in reasons.items()
+    ]
 
 
 def reason(cell: CellAnswer) -> str:
@@ -161,6 +176,8 @@ def varying_hyperparameters(cells: Sequence[CellAnswer]) -> list[str]:
 
 def cell_name(cell: CellAnswer, cells: Sequence[CellAnswer]) -> str:
     """The cell among others: method, images, and whatever else differs."""
+    if cell.run is not None:
+        return cell.run
     parts = [cell.method, images(cell), *(level(cell, name) for name in varying_levels(cells))]
     return ", ".join(parts)
 
@@ -173,7 +190,12 @@ def slug(cell: CellAnswer, cells: Sequence[CellAnswer]) -> str:
 
 
 def _plain(cell: CellAnswer) -> str:
-    text = f"{cell.method}-n{cell.images}-px{cell.resolution}-{cell.base_model}-{cell.captions}"
+    if cell.run is not None:
+        return _slugged(cell.run)
+    return _slugged(f"{cell.method}-n{cell.images}-px{cell.resolution}-{cell.base_model}-{cell.captions}")
+
+
+def _slugged(text: str) -> str:
     plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)
     if len(plain.encode()) <= LONGEST_SLUG:
         return plain
@@ -185,7 +207,8 @@ def _levels(cells: Sequence[CellAnswer]) -> dict[str, list[str]]:
     columns: Mapping[str, list[Any]] = {
         "base": [cell.base_model for cell in cells],
         "base weights": [cell.base_id[:8] for cell in cells],
-        "resolution": [f"{cell.resolution} px" for cell in cells],
+        "run": [cell.run or NONE for cell in cells],
+        "resolution": ["unknown" if cell.resolution is None else f"{cell.resolution} px" for cell in cells],
         "captions": [cell.captions for cell in cells],
         "images and captions": [cell.dataset[:8] for cell in cells],
     }

@@ -309,7 +309,7 @@ def main() -> None:
     parser.add_argument("--preset", nargs="+", choices=PRESETS, default=list(PRESETS))
     parser.add_argument("--batch", type=int, default=1, help="images in a micro-step")
     parser.add_argument("--optimizer", choices=choices("optimizer"), default="adamw")
-    parser.add_argument("--markdown", action="store_true", help="as the table of docs/memory.md")
+    parser.add_argument("--markdown", action="store_true", help="as a table in Markdown")
     chosen = parser.parse_args()
     gpu = torch.cuda.is_available()
     header = [*HEADER, "measured step"] if gpu else list(HEADER)

@@ -51,9 +51,9 @@ class RealPeak:
         return self.held + self.allocated
 
 
-def measure(method: str, preset: str, folder: Path) -> RealPeak:
-    """Two steps of the trainer itself; the first makes the optimizer's state."""
-    run = prepare(method, preset, folder)
+def measure(method: str, preset: str, folder: Path, pixels: int = PIXELS) -> RealPeak:
+    """Three steps of the trainer itself: the first makes the optimizer's state, the others are measured."""
+    run = prepare(method, preset, folder, pixels)
     training_step(run)
     base = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
@@ -66,7 +66,7 @@ def measure(method: str, preset: str, folder: Path) -> RealPeak:
     return RealPeak(_held(run), _most_allocated(trace), resident)
 
 
-def prepare(method: str, preset: str, folder: Path) -> Run:
+def prepare(method: str, preset: str, folder: Path, pixels: int = PIXELS) -> Run:
     """A run that is ready for its first step."""
     overrides = [
         "base_model=tiny",
@@ -75,7 +75,7 @@ def prepare(method: str, preset: str, folder: Path) -> Run:
         f"memory={preset}",
         "memory.compile=false",
         f"optimizer.batch_size={BATCH}",
-        f"resolution.pixels={PIXELS}",
+        f"resolution.pixels={pixels}",
         f"run_dir={folder / 'run'}",
         f"cache_dir={folder / 'cache'}",
         "budget.max_steps=4",
@@ -88,10 +88,10 @@ def prepare(method: str, preset: str, folder: Path) -> Run:
     return set_up(make_plan(load_config(overrides), overrides), RunStatus(), Interruption())
 
 
-def accounted(method: str, preset: str) -> Footprint:
+def accounted(method: str, preset: str, pixels: int = PIXELS) -> Footprint:
     """The same step as benchmarks.memory accounts for it, with the precisions of the CPU that it is compared on."""
     config = configuration("tiny", method, preset, BATCH, *OWN.get(method, ()))
-    return Accounting(architecture_in(BASE), as_on_gpu=False).footprint(config, PIXELS)
+    return Accounting(architecture_in(BASE), as_on_gpu=False).footprint(config, pixels)
 
 
 def _held(run: Run) -> int:

@@ -1,99 +1,32 @@
 """What a sweep costs beside its training.
 
     python -m benchmarks.sweep_overhead --part storage [--trials 10000] [--samplers random qmc tpe]
+    python -m benchmarks.sweep_overhead --part workers [--trials 100] [--workers 2 4]
+    python -m benchmarks.sweep_overhead --part supervisor [--trials 10000] [--samplers random qmc tpe]
 
-Part `storage`: asking for trials of one cell and telling what came of them, in the journal that a sweep writes.
+storage: asking for trials of one cell and telling what came of them. workers: how much of their time workers train, where
+trials take different times. supervisor: whole sweeps of trainers that end at once, their time and the memory of the
+process that leads them. On a machine that does nothing else.
 """
 
 import argparse
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+import logging
 import multiprocessing
 from pathlib import Path
-import resource
 import tempfile
-import time
 
-from conf.schema import Sampler, Sweep
-from curves.grid import evaluation_steps
-from sweep.cells import make_request
-from sweep.storage import open_journal
-from sweep.study import CellStudy
+from benchmarks.storage_cost import EVALUATIONS, SAMPLERS, storage_cost, window_of
+from benchmarks.supervisor_cost import supervisor_cost
+from benchmarks.worker_use import MEDIAN_S, RUNNERS, SPREAD, durations, measure
 
-SAMPLERS = ("random", "qmc", "tpe")
-SPACE = (
-    "space.parameters=["
-    "{name: optimizer.lr, low: 1e-4, high: 1e-2, log: true},"
-    "{name: optimizer.batch_size, low: 1, high: 8, integer: true},"
-    "{name: method, choices: [lora, text_to_image]},"
-    "{name: method.rank, choices: [4, 8, 16, 32], when: {method: lora}}]",
-    "space.constraints=['optimizer.lr * optimizer.batch_size <= 0.04']",
-)
-EVALUATIONS = 8  # reported by a trial
-WINDOW = 1000  # trials whose mean time is compared
 MIB = 2**20
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of one study.
-
-    Attributes:
-        first, last: seconds a trial, over the first and the last WINDOW trials.
-        opening: seconds to open the finished study anew.
-        memory: peak of the process, bytes.
-        journal: size, bytes.
-    """
-
-    first: float
-    last: float
-    opening: float
-    memory: int
-    journal: int
-
-
-def storage_cost(sampler: str, trials: int, folder: Path) -> Cost:
-    """Ask and tell so many trials, one at a time."""
-    window = min(WINDOW, max(1, trials // 2))
-    journal = folder / "journal.log"
-    study = open_study(sampler, trials, journal)
-    ends = [time.perf_counter()]
-    for _ in range(trials):
-        asked = study.ask()
-        study.assign(asked.number, f"{asked.number:04d}-cell")
-        loss = 1 - asked.values["optimizer.lr"] * asked.values["optimizer.batch_size"]
-        for step in evaluation_steps(4, 2.0, 2**EVALUATIONS):
-            study.report(asked.number, {step: loss})
-        study.tell(asked.number, "complete", [loss])
-        ends.append(time.perf_counter())
-    reopened = time.perf_counter()
-    assert open_study(sampler, trials, journal).asked() == trials
-    return Cost(
-        first=(ends[window] - ends[0]) / window,
-        last=(ends[-1] - ends[-1 - window]) / window,
-        opening=time.perf_counter() - reopened,
-        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        journal=journal.stat().st_size,
-    )
-
-
-def open_study(sampler: str, trials: int, journal: Path) -> CellStudy:
-    """The study of one cell, as the supervisor opens it."""
-    (cell,) = make_request([*SPACE, f"sweep.trials={trials}"]).cells
-    return CellStudy(
-        storage=open_journal(journal),
-        label=cell.label,
-        space=cell.space,
-        sweep=Sweep(sampler=Sampler(sampler)),
-        trials=trials,
-        grid=evaluation_steps(4, 2.0, 2**EVALUATIONS),
-    )
 
 
 def print_storage(samplers: Sequence[str], trials: int) -> None:
     """A line a sampler, each measured in a process of its own."""
-    window = min(WINDOW, max(1, trials // 2))
+    window = window_of(trials)
     print(f"{trials} trials of one cell, {EVALUATIONS} evaluations each; milliseconds a trial")
     print(
         f"{'sampler':8} {f'first {window}':>12} {f'last {window}':>12} {'opening s':>10} {'MiB':>6} {'journal MiB':>12}"
@@ -111,15 +44,55 @@ def print_storage(samplers: Sequence[str], trials: int) -> None:
         )
 
 
-def main() -> None:
+def print_workers(workers: Sequence[int], trials: int) -> None:
+    """A line a runner and number of workers, all with trials of the same durations."""
+    seconds = durations(trials)
+    print(f"{trials} trials, lognormal with median {MEDIAN_S:g} s, sigma {SPREAD:g}")
+    print(
+        f"{'runner':18} {'workers':>7} {'in use':>8} {'ideal':>8} {'of ideal':>9} {'overhead s a trial':>19}"
+    )
+    for number in workers:
+        for name, run in RUNNERS.items():
+            with tempfile.TemporaryDirectory() as folder:
+                use = measure(run, Path(folder), seconds, number)
+            print(
+                f"{name:18} {number:7} {use.share:8.1%} {use.ideal:8.1%} {use.share / use.ideal:9.1%} "
+                f"{use.overhead:19.3f}",
+                flush=True,
+            )
+
+
+def print_supervisor(samplers: Sequence[str], trials: int) -> None:
+    """A line a sampler."""
+    window = window_of(trials)
+    print(f"{trials} trials that end at once, one after another; milliseconds a trial")
+    print(f"{'sampler':8} {f'first {window}':>12} {f'last {window}':>12} {'MiB':>6}")
+    for sampler in samplers:
+        with tempfile.TemporaryDirectory() as folder:
+            cost = supervisor_cost(sampler, trials, Path(folder))
+        print(
+            f"{sampler:8} {1000 * cost.first:12.1f} {1000 * cost.last:12.1f} {cost.memory / MIB:6.0f}",
+            flush=True,
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print one part."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--part", choices=["storage"], default="storage")
-    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--part", choices=["storage", "workers", "supervisor"], required=True)
+    parser.add_argument("--trials", type=int)
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
-    chosen = parser.parse_args()
-    print_storage(chosen.samplers, chosen.trials)
+    parser.add_argument("--workers", nargs="+", type=int, default=[2, 4])
+    chosen = parser.parse_args(arguments)
+    logging.getLogger("optuna").setLevel(logging.WARNING)
+    if chosen.part == "storage":
+        print_storage(chosen.samplers, chosen.trials or 10_000)
+    elif chosen.part == "workers":
+        print_workers(chosen.workers, chosen.trials or 100)
+    else:
+        print_supervisor(chosen.samplers, chosen.trials or 10_000)
 
 
 if __name__ == "__main__":

@@ -204,6 +204,11 @@ def did_you_mean(word: str, valid: Sequence[str]) -> str:
     return f": valid keys start with {', '.join(dict.fromkeys(key.split('.')[0] for key in valid))}"
 
 
+def _keys_in(key: str) -> list[str]:
+    """The keys that one key holds; none where it is a plain value."""
+    return [name for name in known_keys() if name.startswith(f"{key}.")]
+
+
 def _first_line(error: Exception) -> str:
     """An OmegaConf error as one line: its message, then the full key it is about."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -227,6 +232,11 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     if re.search(r"Key '[^']+' (is )?not in ", text) or "No match in the defaults list" in text:
         key = full.group(1) if full else (group_match.group(1) if group_match else "")
         return f"unknown key '{key}'{did_you_mean(key, sorted({*known_keys(), *groups()}))}"
+    if full and "Invalid type assigned" in text and (inner := _keys_in(full.group(1))):
+        item = next(
+            (item for item in overrides if item.lstrip("+~").startswith(f"{full.group(1)}=")), full.group(1)
+        )
+        return f"{item}: holds several keys; set one of {', '.join(inner)}"
     line = _first_line(chain[-1])
     culprit = next(
         (item for item in overrides if full and item.lstrip("+~").startswith(full.group(1) + "=")), None

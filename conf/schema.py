@@ -209,7 +209,12 @@ class Samples:
 
 @dataclass
 class Checkpoints:
-    every: int | None = None  # steps between full training states; null: only when the run is asked to stop
+    every: int | None = (
+        None  # steps between full training states; null: only by every_s and when asked to stop
+    )
+    every_s: float | None = (
+        600.0  # seconds between full training states: what a power failure costs at most; null: none
+    )
     final: str = "best"  # the weights a finished run leaves: best (lowest held-out loss) or last
     formats: list[str] = field(default_factory=lambda: ["diffusers"])  # of adapters: diffusers, kohya
     resumable: bool | None = (

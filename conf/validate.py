@@ -330,6 +330,7 @@ def _check_run(config: Config) -> None:
     _one_of("tracker.mode", config.tracker.mode, ("auto", "online", "offline", "disabled"))
     _one_of("device", config.device, ("auto", "cpu", "cuda"))
     _at_least("checkpoints.every", config.checkpoints.every, 1)
+    _positive("checkpoints.every_s", config.checkpoints.every_s)
     _one_of("checkpoints.final", config.checkpoints.final, ("best", "last"))
     if not config.checkpoints.formats:
         _refuse("checkpoints.formats", "[]", "name at least one of diffusers, kohya")

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
+import functools
 import json
 import math
 from pathlib import Path
 import re
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import yaml
 
@@ -83,7 +84,7 @@ def space_key(space: Space, key: str) -> str:
 def _declares(path: Path, space: Space) -> bool:
     """Whether a file declares the parameters, constraints and points of a space."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _parsed(path.read_text(encoding="utf-8"))
         names = [item["name"] for item in content.get("parameters") or []]
     except (OSError, ValueError, AttributeError, KeyError, TypeError, yaml.YAMLError):
         return False
@@ -92,6 +93,12 @@ def _declares(path: Path, space: Space) -> bool:
         and (content.get("constraints") or []) == space.constraints
         and (content.get("points") or []) == space.points
     )
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(text: str) -> Any:
+    """A yaml file's content; the same file is asked for once for each of its keys."""
+    return yaml.safe_load(text)
 
 
 def _check_parameter(parameter: SpaceParameter, key: str) -> None:

@@ -35,14 +35,16 @@ class CellAnswer:
         stopping: stop rule advised for a run without a stated budget.
         evidence: {runs, evaluations, censored_runs} that the answer is made from, and runs_found: all of the cell.
         path: name of the run folder with the best held-out loss.
+        run: of another tool's log whose levels are not all known: the run that is this cell; what is unknown is the
+            text `unknown`, or None where it would be a number.
     """
 
     dataset_size: str
-    resolution: int
+    resolution: int | None
     method: str
     base_model: str
     captions: str
-    images: int
+    images: int | None
     dataset: str
     base_id: str
     hyperparameters: dict[str, Any]
@@ -63,10 +65,12 @@ class CellAnswer:
     stopping: str | None = None
     evidence: dict[str, int] = field(default_factory=dict)
     path: str | None = None
+    run: str | None = None
 
     def label(self) -> str:
         """The cell in words, as error messages name it."""
-        return f"{self.method}, {self.images} images, {self.resolution} px, {self.base_model}"
+        label = f"{self.method}, {self.images} images, {self.resolution} px, {self.base_model}"
+        return label if self.run is None else f"{self.run} (imported)"
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,6 @@ def nearest_cells(
 
     def distance(cell: CellAnswer) -> tuple[int, float]:
         differing = sum(getattr(cell, name) != identity[name] for name in IDENTITY)
-        return differing, abs(cell.images - float(identity["images"]))
+        return differing, abs((cell.images or 0) - float(identity["images"]))
 
     return sorted(cells, key=distance)[:count]

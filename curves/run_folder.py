@@ -36,6 +36,7 @@ class RunFacts:
         horizon_lr_sum: sum of the learning rate over the whole horizon.
         panel: name (hash) of the panel; None where nothing is evaluated.
         images: number of training images.
+            Of another tool's log the seed, the images and levels of the cell may be None, and lr absent.
         study, trial: where the run belongs to, None outside a sweep.
         stopping: name of the stop rule.
         fold, folds: which of how many parts of the images is held out; None where they were split once.
@@ -44,11 +45,11 @@ class RunFacts:
 
     cell: dict[str, Any]
     hyperparameters: dict[str, Any]
-    seed: int
+    seed: int | None
     horizon: int
     horizon_lr_sum: float
     panel: str | None
-    images: int
+    images: int | None
     study: str | None = None
     trial: int | None = None
     stopping: str = "none"

@@ -138,13 +138,17 @@ def apply_to_all_images(
     study = _read_study(config)
     images = int(identity["images"])
     like = [cell for cell in study.cells if matching_cell([cell], {**identity, "images": cell.images})]
-    like = sorted((cell for cell in like if cell.images <= images), key=lambda cell: cell.images)
+    like = sorted(
+        (cell for cell in like if cell.images is not None and cell.images <= images),
+        key=lambda cell: cell.images or 0,
+    )
     if not like:
         raise RequestError(_no_cell(config, study.cells, identity))
     answered = [cell for cell in like if cell.status == "ok" and cell.recommended_steps is not None]
     if not answered:
         raise RequestError(_no_answer(config, study.cells, like[-1], {**identity, "images": like[-1].images}))
     cell = answered[-1]
+    assert cell.images is not None
     if images > LARGEST_FACTOR * cell.images:
         least = math.ceil(images / LARGEST_FACTOR)
         raise RequestError(

@@ -11,10 +11,11 @@ budget.end()
 
 from argparse import Namespace
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 import math
 from pathlib import Path
+import shutil
 from statistics import fmean
 import sys
 import time
@@ -23,13 +24,12 @@ from typing import Any
 
 from accelerate import Accelerator
 import numpy as np
-from peft import LoraConfig
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from conf.compose import load_config
-from conf.errors import RequestError, WorkError, exit_status
+from conf.errors import RequestError, exit_status
 from curves.point import Point
 from curves.run_folder import RunFolder
 from finetune.backbone import Backbone
@@ -38,15 +38,21 @@ from finetune.cache import ContentCache
 from finetune.clock import Clock
 from finetune.data import PanelMaker
 from finetune.ending import Ending, agreed, judged, requested
-from finetune.families.stable_diffusion import UNET_TARGETS
 from finetune.interruption import Interruption
 from finetune.plan import Plan, make_plan, new_rule
 from finetune.progress import describe_loss
 from finetune.results import describe, save_result
 from finetune.run_record import begin, claim
-from finetune.script import argument_overrides, check_seen, trial_overrides, write_training_folder
+from finetune.script import (
+    argument_overrides,
+    check_schedule,
+    check_seen,
+    trial_overrides,
+    write_training_folder,
+)
+from finetune.seen import bare, see
 from finetune.status import RunStatus
-from finetune.trained import TrainedModel, copy_weights, is_adapted, load_weights
+from finetune.trained import TrainedModel, copy_weights, load_weights
 from finetune.validation import Losses, PanelEvaluator, measure
 
 
@@ -98,7 +104,7 @@ class StepBudget:
         Args:
             arguments: of the script, named as those of diffusers' examples.
             accelerator: of the script.
-            denoiser: the UNet or transformer on its device, with its adapter if it has one, not yet trained.
+            denoiser: the UNet or transformer, with its adapter if it has one, not yet trained; moved to the device.
             optimizer: of the script.
             settings: what no argument says, for example {"stopping": "posterior"}; in a sweep the study says it.
             text_encoders: those that train too, by the names of their folders: text_encoder=...
@@ -114,19 +120,27 @@ class StepBudget:
         self._ending: Ending | None = None
         self._rate: float | None = None
         self._step_s: deque[float] = deque(maxlen=100)
-        self._last_call = time.monotonic()
-        seen = _seen(accelerator, denoiser, optimizer, text_encoders)
+        self._last_call: float | None = None
 
-        def open_run() -> int:
+        def open_run() -> None:
+            seen = see(accelerator, denoiser, optimizer, text_encoders)
+            self._plan = self._make_plan(arguments, settings, seen)
+            self._open(denoiser.to(accelerator.device), text_encoders)
+
+        self._or_exit(open_run)
+        bare(optimizer).register_step_pre_hook(self._before_update)
+        accelerator.register_for_checkpointing(self)
+
+    def _or_exit(self, act: Callable[[], None]) -> None:
+        """Do it; a wrong request, or work that cannot be done, ends the script with one line and our exit status."""
+
+        def command() -> int:
             with self._status.recording_failures():
-                self._plan = self._make_plan(arguments, settings, seen)
-                self._open(denoiser, text_encoders)
+                act()
             return 0
 
-        if status := exit_status(open_run):
+        if status := exit_status(command):
             raise SystemExit(status)
-        _bare(optimizer).register_step_pre_hook(self._before_update)
-        accelerator.register_for_checkpointing(self)
 
     def _make_plan(self, arguments: Namespace, settings: Mapping[str, Any], seen: Mapping[str, Any]) -> Plan:
         overrides = trial_overrides() or argument_overrides(arguments, settings, seen)
@@ -165,6 +179,7 @@ class StepBudget:
         if accelerator.is_main_process:
             begin(self._folder, plan, evaluator.panel, self._status, resumable)
         self._start = evaluator.losses(self._trained)
+        self._keep_weights()  # now: at the first call of step() they have been updated once
         self._status.update(state="running", max_steps=plan.horizon)
         for note in plan.notes:
             self._say(f"note: {note}")
@@ -182,7 +197,7 @@ class StepBudget:
         return str(folder)
 
     def step(self, step: int, loss: float) -> bool:
-        """Say that an optimizer update is done.
+        """Say that an optimizer update is done. A step that is missing or told twice ends the script.
 
         Args:
             step: updates so far, this one included.
@@ -190,18 +205,10 @@ class StepBudget:
 
         Returns:
             Whether the run shall end now: leave the loop. Where it shall go on later, the checkpoint is written.
-
-        Raises:
-            WorkError: a step is missing or told twice.
         """
         if self.ended:
             return True
-        counters = self._counters
-        if step != counters.step + 1:
-            raise WorkError(
-                f"step({step}) after {counters.step} updates: call it once after every optimizer update, and resume "
-                "from checkpoints that were written with it"
-            )
+        self._or_exit(lambda: self._check_order(step))
         if not self._recording:
             self._start_recording()
         self._count(step, self._mean(loss))
@@ -212,6 +219,18 @@ class StepBudget:
         self._last_call = time.monotonic()
         return self.ended
 
+    def _check_order(self, step: int) -> None:
+        done = self._counters.step
+        if step != done + 1:
+            raise RequestError(
+                f"step({step}) after {done} updates: call it once after every optimizer update, and resume from "
+                "checkpoints that were written with it"
+            )
+
+    def _check_schedule(self) -> None:
+        step = self._counters.step
+        check_schedule(self._plan.config.optimizer, step, self._plan.lr_sum(step), self._counters.lr_sum)
+
     def _count(self, step: int, loss: float) -> None:
         """Take in an update."""
         counters = self._counters
@@ -220,8 +239,9 @@ class StepBudget:
         self._rate = None
         counters.loss_sum += loss
         counters.loss_count += 1
-        self._step_s.append(time.monotonic() - self._last_call)
-        self._status.note(step=step, seconds_per_step=fmean(self._step_s))
+        if self._last_call is not None:  # before the first update the script has done other work
+            self._step_s.append(time.monotonic() - self._last_call)
+        self._status.note(step=step, seconds_per_step=fmean(self._step_s) if self._step_s else None)
 
     def _reason_to_end(self) -> Ending | None:
         """Record a point where there is to be one, and look for a reason to end."""
@@ -235,6 +255,7 @@ class StepBudget:
                 f"the training loss is not finite at step {counters.step}: lower optimizer.lr",
             )
         elif counters.step in self._evaluated:
+            self._or_exit(self._check_schedule)
             ending = self._record(self._evaluator.losses(self._trained))
         if ending is None and counters.step >= horizon:
             ending = ("complete", f"all {horizon} steps done")
@@ -244,9 +265,18 @@ class StepBudget:
         """What an ending asks for: a checkpoint of the script, or a last point."""
         counters = self._counters
         if outcome == "preempted":
-            self._accelerator.save_state(str(self._folder.path / f"checkpoint-{counters.step}"))
+            self._save_state(self._folder.path / f"checkpoint-{counters.step}")
         elif outcome == "stopped" and counters.recorded_step != counters.step:
             self._record(self._evaluator.losses(self._trained))
+
+    def _save_state(self, target: Path) -> None:
+        """A checkpoint of the script, whole or not at all: it would resume from half of one."""
+        partial = target.with_name(f".{target.name}.partial")
+        self._accelerator.save_state(str(partial))
+        self._accelerator.wait_for_everyone()
+        if self._accelerator.is_main_process:
+            shutil.rmtree(target, ignore_errors=True)
+            partial.rename(target)
 
     def end(self) -> None:
         """Write the weights of the lowest held-out loss and say how the run ended. The script's last call."""
@@ -291,9 +321,13 @@ class StepBudget:
         result = measure(losses, np.array(counters.start))
         if result.val_loss < (math.inf if counters.best_loss is None else counters.best_loss):
             counters.best_step, counters.best_loss = counters.step, result.val_loss
-            self._best = copy_weights(self._trained) if self._accelerator.is_main_process else None
+            if counters.step:
+                self._keep_weights()
         point = Point(counters.step, panel=self._evaluator.panel.name, **vars(result))
         return judged(self._rule, self._append(point))
+
+    def _keep_weights(self) -> None:
+        self._best = copy_weights(self._trained) if self._accelerator.is_main_process else None
 
     def _append(self, point: Point) -> Point:
         """Complete a point with the counters, write it and show it."""
@@ -325,35 +359,3 @@ class StepBudget:
     def _say(self, text: str) -> None:
         if self._accelerator.is_main_process:
             tqdm.write(text, file=sys.stderr)
-
-
-def _bare(optimizer: Any) -> Any:
-    """Without accelerate's wrapper."""
-    return getattr(optimizer, "optimizer", optimizer)
-
-
-def _seen(
-    accelerator: Accelerator, denoiser: nn.Module, optimizer: Any, text_encoders: Mapping[str, nn.Module]
-) -> dict[str, Any]:
-    """What a script's objects say of its configuration."""
-    group = _bare(optimizer).param_groups[0]
-    kinds = {"lora" if is_adapted(encoder) else "full" for encoder in text_encoders.values()}
-    return {
-        "optimizer.lr": float(group.get("initial_lr", group["lr"])),
-        "memory.precision": accelerator.mixed_precision,
-        "method.text_encoder": kinds.pop() if kinds else "frozen",
-        "method.adapter": "lora" if is_adapted(denoiser) else "none",
-        **(_adapter(denoiser.peft_config["default"]) if is_adapted(denoiser) else {}),  # type: ignore[index]
-    }
-
-
-def _adapter(config: LoraConfig) -> dict[str, Any]:
-    """What an adapter is; its layers only where they are those of a preset of ours."""
-    layers = set(config.target_modules or ())
-    presets = [name for name, targets in UNET_TARGETS.items() if set(targets) == layers]
-    return {
-        "method.rank": config.r,
-        "method.alpha": float(config.lora_alpha),
-        "method.dropout": float(config.lora_dropout),
-        **({"method.targets": presets[0]} if presets else {}),
-    }

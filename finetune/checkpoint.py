@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 import shutil
+import time
 from typing import Any
 
 from safetensors.torch import load_file, save_file
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from conf.errors import WorkError
+from conf.schema import Checkpoints
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,23 @@ class Checkpoint:
     counters: dict[str, Any]
     scaler: dict[str, Any] | None = None
     average: dict[str, Tensor] = field(default_factory=dict)
+
+
+class CheckpointTimes:
+    """When training states are due: every so many steps, and every so many seconds since the last."""
+
+    def __init__(self, options: Checkpoints) -> None:
+        self._options = options
+        self._last = time.monotonic()
+
+    def due(self, step: int) -> bool:
+        """Asked once a step; what is due counts as written."""
+        every, every_s = self._options.every, self._options.every_s
+        by_step = every is not None and step > 0 and step % every == 0
+        by_time = every_s is not None and time.monotonic() - self._last >= every_s
+        if by_step or by_time:
+            self._last = time.monotonic()
+        return by_step or by_time
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from conf.schema import Config
 from curves.point import Point
-from finetune.checkpoint import Checkpoint, drop_checkpoints, save_checkpoint
+from finetune.checkpoint import Checkpoint, CheckpointTimes, drop_checkpoints, save_checkpoint
 from finetune.clock import Clock
 from finetune.ending import Ending, agreed, judged, requested
 from finetune.interruption import Interruption
@@ -63,15 +63,14 @@ def _train_to_an_end(run: Run, clock: Clock) -> Ending:
     """Alternate points and steps until there is a reason to end."""
     counters, horizon = run.counters, run.plan.horizon
     evaluated, sampled = run.plan.grids
-    every = run.config.checkpoints.every
-    kept = range(every, horizon, every) if every else ()
+    states = CheckpointTimes(run.config.checkpoints)
     while True:
         ending = None
         if counters.step in evaluated and counters.recorded_step != counters.step:
             ending = _record(run, clock)
         if counters.step in sampled:
             _draw_samples(run, clock)
-        if counters.step in kept:
+        if counters.step < horizon and states.due(counters.step):
             save_training_state(run, clock)
         if ending is None and counters.step >= horizon:
             ending = ("complete", f"all {horizon} steps done")

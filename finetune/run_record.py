@@ -36,6 +36,7 @@ FREE_KEYS = (
     "space",
     "device",
     "checkpoints.every",
+    "checkpoints.every_s",
     "evaluation.batch_size",
     "optimizer.batch_size",  # the batch an update has is compared on its own
     "optimizer.accumulation",

@@ -14,16 +14,15 @@ from typing import Any
 from conf.compose import compose_node
 from conf.errors import RequestError
 from conf.quoting import override
-from conf.schema import Config
+from conf.schema import Config, Optimizer
 from curves.run_folder import write_atomically
 from finetune.images import Example
 
 OVERRIDES = "STEPBUDGET_OVERRIDES"  # of a trial, a JSON list, set by the supervisor
 REQUIRED = ("base_model.path", "dataset.path", "budget.max_steps", "run_dir")
-METHODS = {
-    "lora": "lora",
-    "none": "text_to_image",
-}  # what method.adapter makes of a run of which nobody says more
+SCHEDULE, WARMUP = "optimizer.schedule", "optimizer.warmup_steps"
+# What method.adapter makes of a run of which nobody says more.
+METHODS = {"lora": "lora", "none": "text_to_image"}
 
 
 def trial_overrides() -> list[str] | None:
@@ -58,8 +57,35 @@ def argument_overrides(
             chosen[key] = value
         elif key in REQUIRED and key not in settings:
             raise RequestError(f"{key} is not known: give the script {flag}, or settings={{'{key}': ...}}")
+    _name_schedule(chosen)
     chosen |= {key: value for key, value in seen.items() if key != "method.adapter"} | dict(settings)
     return [override(key, value) for key, value in chosen.items()]
+
+
+def _name_schedule(chosen: dict[str, Any]) -> None:
+    """diffusers calls `constant` what takes no notice of a warm-up."""
+    if chosen.get(SCHEDULE) == "constant":
+        chosen.pop(WARMUP, None)
+    elif chosen.get(SCHEDULE) == "constant_with_warmup":
+        chosen[SCHEDULE] = "constant"
+
+
+def check_schedule(options: Optimizer, step: int, planned: float, found: float) -> None:
+    """Refuse a record that would tell of another schedule than the script's.
+
+    Args:
+        options: of the configuration.
+        step: updates so far.
+        planned, found: the sum of their learning rates, as configured and as the script had them.
+
+    Raises:
+        RequestError: they are further apart than updates that half precision skips, or a warm-up that starts at zero.
+    """
+    if abs(found - planned) > (5 + 0.01 * step) * options.lr:
+        raise RequestError(
+            f"{SCHEDULE}={options.schedule} {WARMUP}={options.warmup_steps}: by it the learning rates of the first "
+            f"{step} steps add up to {planned:.3g}, the script's to {found:.3g}: give both the same schedule"
+        )
 
 
 def check_seen(config: Config, seen: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from conf.errors import RequestError
 from conf.schema import Config
+from conf.secrets import redact
 from curves.panel import Panel
 from curves.run_folder import RunFolder
 from curves.stopping.base import EvaluationRule
@@ -231,7 +232,7 @@ def sample_prompts(plan: Plan) -> list[str]:
 def _tracking(plan: Plan, folder: RunFolder, accelerator: Accelerator, resumed: bool) -> Tracking:
     if not accelerator.is_main_process:
         return NoTracking()
-    config = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(plan.config)))
+    config = cast(dict[str, Any], redact(OmegaConf.to_container(OmegaConf.structured(plan.config))))
     config["cell"] = plan.cell
     return start_tracking(plan.config.tracker, folder.path, config, plan.config.study, resumed)
 

@@ -23,6 +23,9 @@ LOSSES = (
     "train_panel_loss",
     "class_panel_loss",
 )
+CELL = "STEPBUDGET_CELL"  # label of the trial's cell in its study, set by the supervisor
+START_S = 15.0  # a server that has not answered by then is taken for one that is not there
+FINISH_S = 60.0  # then the run, which is over, waits no longer for its upload
 LOGGED = (*LOSSES, "lr", "lr_sum", "images_seen")
 
 
@@ -91,6 +94,8 @@ def start_tracking(
 ) -> Tracking:
     """Start the configured tracker; one that cannot start is reported and left out, the run goes on.
 
+    In a sweep the run's job type is its cell.
+
     Args:
         tracker: of the configuration.
         folder: of the run, where an offline tracker writes.
@@ -103,19 +108,27 @@ def start_tracking(
         return NoTracking()
     import wandb  # here, since it takes a second that runs without it should not pay
 
-    settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=30)
+    settings = wandb.Settings(
+        silent=True,
+        console="off",
+        x_disable_stats=True,
+        x_disable_meta=True,  # the command line, with the secrets in it
+        init_timeout=START_S,
+        finish_timeout=FINISH_S,
+    )
     options: dict[str, Any] = {"project": tracker.project, "name": folder.name, "group": group}
-    # Without a network what is logged offline can still be sent later, with `wandb sync`.
-    attempts = ["online", "offline"] if mode == "online" else [mode]
-    for attempt in attempts:
+    options |= {"job_type": os.environ.get(CELL), "config": config, "settings": settings, "dir": str(folder)}
+    for attempt in ("online", "offline") if mode == "online" else (mode,):
         try:
             identity = _identity(folder / "wandb" / "id.txt", resumed)
             options |= {"id": identity, "resume": "allow" if attempt == "online" else None, "mode": attempt}
-            run = wandb.init(dir=str(folder), config=config, settings=settings, **options)
+            run = wandb.init(**options)
             return WandbTracking(run, wandb.Image)
         except Exception as error:  # a tracker must never cost a run
-            then = "without it" if attempt == attempts[-1] else "offline"
+            then = "offline, `wandb sync` sends it later" if attempt == "online" else "without it"
             print(f"wandb cannot start {attempt} ({_one_line(error)}): going on {then}", file=sys.stderr)
+            wandb.teardown()  # whose service keeps the id for itself otherwise
+            resumed = True  # a second attempt is for the same run
     return NoTracking()
 
 

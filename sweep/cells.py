@@ -31,6 +31,8 @@ from sweep.values import describe, samples
 AXES = ("dataset_size", "method", "resolution", "base_model")  # what a cell's label always names
 _LONGEST_NAME = 200  # bytes; file systems take 255
 _FREE = (
+    "launch.environment",
+    "launch.flags",
     "sweep.factors",
     "sweep.pruner.parameters",
     "sweep.sampler.parameters",
@@ -193,14 +195,16 @@ def _check_flags(launch: Launch) -> None:
     for key, flag in launch.flags.items():
         if key not in known:
             raise RequestError(f"launch.flags.{key}: there is no key '{key}'{did_you_mean(key, known)}")
-        if not flag.startswith("-"):
-            raise RequestError(f"launch.flags.{key}={flag}: must be a flag such as --{key.split('.')[-1]}")
+        if flag and not flag.startswith("-"):
+            raise RequestError(
+                f"launch.flags.{key}={flag}: must be a flag such as --{key.split('.')[-1]}, or '' to leave it untold"
+            )
 
 
 def _check_reaches_script(parameters: Sequence[Parameter], launch: Launch) -> None:
     """What is searched has a flag, where flags are all that the trainer is told by."""
     for parameter in parameters:
-        if launch.flags and parameter.name not in launch.flags:
+        if launch.flags and not launch.flags.get(parameter.name):
             raise RequestError(
                 f"space.parameters[{parameter.name}]: launch.flags has no flag for it, so the script would not know: "
                 f"add 'launch.flags={{{parameter.name}: --FLAG}}', or search one of {', '.join(launch.flags)}"

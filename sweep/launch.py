@@ -22,6 +22,7 @@ from conf.compose import PROJECT_ROOT, load_config
 from conf.inputs import project_path
 from conf.schema import Config, Launch
 
+_PATHS = ("base_model.path", "dataset.path")
 _PR_SET_PDEATHSIG = 1
 _KILLED_WITHIN_S = 2.0  # a process that waits for a disk may take longer
 
@@ -178,11 +179,14 @@ def _launcher_options(launch: Launch, gpus: Sequence[str]) -> list[str]:
 def flags(config: Config) -> list[str]:
     """A configuration as the flags of another's script: `optimizer.lr: --learning_rate` gives `--learning_rate=0.001`.
 
-    true is the flag alone; false and null say nothing. One word each, so that a value may start with a dash.
+    true is the flag alone; false, null and an empty flag say nothing. One word each, so that a value may start with a dash.
+    The project's own folders are told by their whole path, for a script knows nothing of the project's root.
     """
     argv = []
     for key, flag in config.launch.flags.items():
-        value = attrgetter(key)(config)
+        value = attrgetter(key)(config) if flag else None
+        if key in _PATHS and value is not None and project_path(value).exists():
+            value = project_path(value)
         if value is True:
             argv.append(flag)
         elif value is not None and value is not False:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from analysis.__main__ import main
 from analysis.load import load_study
 from analysis.recommend import Analysis, analyse, write_analysis
 from analysis.report import write_report
@@ -44,3 +46,18 @@ def analysis(study: Path) -> Analysis:
 @pytest.fixture(scope="session")
 def report(analysis: Analysis) -> Path:
     return write_report(analysis)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """`python -m analysis` in this process: exit status, standard output, standard error."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as error:
+            status = int(error.code or 0)
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run

@@ -1,8 +1,11 @@
 """The accounting of memory against what the optimizers really take, and against known sizes."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from benchmarks import real_peak
 from benchmarks.architectures import ARCHITECTURES
 from benchmarks.live_bytes import LiveBytes
 from benchmarks.memory import GIB, Accounting, configuration, optimizer_bytes
@@ -13,6 +16,7 @@ CPU = torch.device("cpu")
 LORA = "LoRA, rank 8"
 
 
+@pytest.mark.long
 def test_stable_diffusion_1_5_with_an_adapter() -> None:
     """859,520,964 parameters in the UNet, whose matrices and kernels are all frozen and in half precision."""
     found = Accounting(ARCHITECTURES["sd15"]).footprint(configuration("sd15", LORA, "low", 1), 512)
@@ -59,3 +63,19 @@ def test_bytes_live_from_the_first_to_the_last_reference() -> None:
         assert live.now.total() == 2000
         live.count(other, "gradients")
     assert (live.peak, live.now["activations"], live.now["gradients"]) == (6000, 0, 2000)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("method", "preset"),
+    [
+        (LORA, "low"),
+        ("LoRA, text encoders too", "fast"),
+        ("full", "normal"),
+        ("DreamBooth, with prior", "minimal"),
+    ],
+)
+def test_a_real_step_takes_what_is_accounted(method: str, preset: str, tmp_path: Path) -> None:
+    expected = real_peak.accounted(method, preset, pixels=64).step
+    real = real_peak.measure(method, preset, tmp_path, pixels=64).total
+    assert expected == pytest.approx(real, rel=0.1)

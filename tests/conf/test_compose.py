@@ -141,3 +141,10 @@ def test_a_misspelt_key_never_passes(key: str, data: st.DataObject) -> None:
     for prefix in ("", "+"):
         with pytest.raises(RequestError, match="q"):
             load_config([f"{prefix}{misspelt}=1"])
+
+
+def test_a_value_for_what_holds_several_keys_names_them() -> None:
+    with pytest.raises(
+        RequestError, match=r"^sweep\.sampler=random: holds several keys; set one of sweep\.sampler\.name, "
+    ):
+        load_config(["sweep.sampler=random"])

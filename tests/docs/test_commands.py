@@ -12,6 +12,14 @@ import sys
 
 import pytest
 
+from tests.analysis.make_logs import (
+    together,
+    training_losses,
+    u_curve,
+    write_events,
+    write_val_csv,
+    write_wandb,
+)
 from tests.finetune.tiny_captioner import make_captioner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +39,10 @@ SMALL_SWEEP = [
     "sweep.factors.dataset_size=[n4,n8]",
     "sweep.factors.method=[lora]",
 ]
+SCRIPT = (
+    "train_text_to_image_lora.py"  # diffusers' example, for which tests/finetune/own_trainer.py stands in
+)
+SMALL_SCRIPT = ["--max_train_steps=6", '--settings={"dataset.held_out": 8, "evaluation.strata": 2}']
 # What the reader has and the test does not: an SD base, and runs long enough for an answer.
 INSTEAD = {
     "base_model=sd15": ["base_model=tiny"],
@@ -53,11 +65,18 @@ def own_commands(page: Path) -> list[str]:
     return [line for line in dict.fromkeys(commands(page)) if line not in CALLED_BY_CI]
 
 
+def programs(page: Path) -> list[tuple[str, str]]:
+    """The whole programs that a page shows: those of its Python blocks whose first line is their file's name."""
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    named = [(re.match(r"# (\w+\.py)\n", block), block) for block in blocks]
+    return [(found[1], block) for found, block in named if found]
+
+
 @pytest.fixture
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A checkout whose runs and caches are thrown away, with a folder of photos in it."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("analysis", "assets", "conf", "curves", "finetune", "sweep"):
+    for name in ("analysis", "assets", "benchmarks", "conf", "curves", "finetune", "sweep"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "train.py", folder)
     images = sorted((ROOT / "assets" / "line-drawings").glob("*.png"))[:16]
@@ -66,12 +85,29 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         shutil.copy(image, folder / "photos")
         shutil.copy(image.with_suffix(".txt"), folder / "photos")
     make_captioner(folder / "captioner")
+    make_other_logs(folder)
+    shutil.copy(ROOT / "tests" / "finetune" / "own_trainer.py", folder / SCRIPT)
+    for page in PAGES:
+        for name, text in programs(page):
+            (folder / name).write_text(text, encoding="utf-8")
     yield folder
+
+
+def make_other_logs(folder: Path) -> None:
+    """Logs of other trainers where the reader of importing-logs.md has them."""
+    curve = u_curve()
+    for name in ("cats-1", "dogs-1"):
+        write_events(
+            folder / "logs" / name, together(("train_loss", training_losses(600)), ("loss/val/pooled", curve))
+        )
+    write_wandb(folder, together(("loss/val/pooled", curve)), {"learning_rate": 1e-4}, "mine")
+    write_val_csv(folder / "history.csv", curve, "eval/loss")
 
 
 def run(project: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONPATH", None)
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         [sys.executable, *words],
         cwd=project,
@@ -97,6 +133,8 @@ def test_every_command_of_a_page_runs(project: Path, page: Path) -> None:
         words = [new for word in words for new in INSTEAD.get(word, [word])]
         if words[:2] == ["-m", "sweep"] and words[2] in ("plan", "run"):
             words += SMALL_FOLDS if "experiment=few_images" in words else SMALL_SWEEP
+        elif words[0] == SCRIPT:
+            words += SMALL_SCRIPT
         elif words[0] == "train.py" and "--help" not in words and "budget=recommended" not in words:
             words += SMALL
         done = run(project, words)

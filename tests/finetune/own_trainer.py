@@ -8,6 +8,7 @@ import json
 import os
 from pathlib import Path
 import signal
+import sys
 
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
@@ -37,6 +38,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--max_train_steps", type=int)
     parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument("--lr_scheduler", default="constant")
+    parser.add_argument("--lr_warmup_steps", type=int, default=500)
     parser.add_argument("--adam_beta1", type=float, default=0.9)
     parser.add_argument("--adam_beta2", type=float, default=0.999)
     parser.add_argument("--adam_weight_decay", type=float, default=1e-2)
@@ -46,9 +48,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=4)
     parser.add_argument("--checkpointing_steps", type=int, default=1000)
     parser.add_argument("--resume_from_checkpoint")
-    parser.add_argument("--held_out", type=int, default=16)
-    parser.add_argument("--stopping", default="none")
-    parser.add_argument("--fail_at", help="for tests: STEP:crash or STEP:kill")
+    parser.add_argument("--settings", type=json.loads, default={}, help="for tests: of StepBudget")
+    parser.add_argument("--fail_at", help="for tests: STEP:crash, STEP:term or STEP:quit")
     return parser.parse_args()
 
 
@@ -102,8 +103,7 @@ def main() -> None:
         weight_decay=args.adam_weight_decay,
         eps=args.adam_epsilon,
     )
-    settings = {"dataset.held_out": args.held_out, "stopping": args.stopping}
-    budget = StepBudget(args, accelerator, unet, optimizer, settings)  # +
+    budget = StepBudget(args, accelerator, unet, optimizer, args.settings)  # +
     args.train_data_dir = budget.training_folder()  # +
 
     dataset = CaptionedImages(args.train_data_dir, args.resolution, tokenizer)
@@ -111,6 +111,7 @@ def main() -> None:
     lr_scheduler = get_scheduler(
         args.lr_scheduler,
         optimizer,
+        num_warmup_steps=args.lr_warmup_steps * accelerator.num_processes,
         num_training_steps=args.max_train_steps * accelerator.num_processes,
     )
     unet, optimizer, loader, lr_scheduler = accelerator.prepare(unet, optimizer, loader, lr_scheduler)
@@ -165,12 +166,14 @@ def main() -> None:
 
 def fail(order: str | None, step: int) -> None:
     """What `--fail_at` asks for."""
-    if order is not None and int(order.split(":")[0]) == step:
-        if order.endswith("kill"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if order.endswith("memory"):
-            raise MemoryError
+    if order is None or int(order.split(":")[0]) != step:
+        return
+    if order.endswith("crash"):
         raise RuntimeError("told to crash")
+    if order.endswith("term"):
+        os.kill(os.getpid(), signal.SIGTERM)
+    else:
+        sys.exit()
 
 
 if __name__ == "__main__":

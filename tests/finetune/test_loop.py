@@ -151,10 +151,13 @@ def test_six_and_six_steps_equal_twelve_bit_for_bit(
     assert equal(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
 
 
+@pytest.mark.parametrize(
+    ("often", "reached"), [("checkpoints.every=3", 6), ("checkpoints.every_s=0.000001", 7)]
+)
 def test_regular_checkpoints_carry_a_killed_run_on(
-    run_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, often: str, reached: int
 ) -> None:
-    common = ["budget.max_steps=9", "checkpoints.every=3"]
+    common = ["budget.max_steps=9", often]
     assert run_train(tmp_path / "whole", *common) == 0
 
     class Killed(BaseException):
@@ -167,6 +170,8 @@ def test_regular_checkpoints_carry_a_killed_run_on(
         stop_at(patch, 8, kill)
         with pytest.raises(Killed):
             run_train(tmp_path / "parts", *common)
+    state = json.loads((RunFolder(tmp_path / "parts").checkpoints / "last" / "state.json").read_text())
+    assert state["step"] == reached
     assert run_train(tmp_path / "parts", *common) == 0
     assert read_curve(tmp_path / "parts") == read_curve(tmp_path / "whole")
     assert equal(weights(tmp_path / "parts"), weights(tmp_path / "whole"))

@@ -4,7 +4,7 @@ from pathlib import Path
 import tempfile
 from typing import Any
 
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, given, seed, settings
 from hypothesis import strategies as st
 import optuna
 import pytest
@@ -103,14 +103,14 @@ def assert_within(item: dict[str, Any], value: Any) -> None:
         assert steps == pytest.approx(round(steps), abs=1e-6)
 
 
-def run_random_files(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_random_files(count: int, seeded: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as name:
         monkeypatch.setattr(validate_sweep, "SPACES", Path(name))
 
+        @seed(seeded)
         @settings(
             max_examples=count,
             deadline=None,
-            derandomize=True,
             database=None,
             suppress_health_check=list(HealthCheck),
         )
@@ -122,9 +122,10 @@ def run_random_files(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_random_space_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_random_files(120, monkeypatch)
+    run_random_files(60, 0, monkeypatch)
 
 
 @pytest.mark.long
-def test_a_thousand_random_space_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_random_files(1000, monkeypatch)
+@pytest.mark.parametrize("part", range(1, 5))
+def test_a_thousand_random_space_files(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_random_files(250, part, monkeypatch)
