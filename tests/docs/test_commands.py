@@ -48,6 +48,7 @@ INSTEAD = {
     "base_model=sd15": ["base_model=tiny"],
     "base_model=sdxl": ["base_model=tiny"],
     "Salesforce/blip-image-captioning-large": ["captioner"],
+    "sweep.trials=8": ["sweep.trials=1"],
 }
 NEEDS_BACKGROUND = {"rembg", "onnxruntime"}  # modules of the extra
 CALLED_BY_CI = {"make demo", "make test", "make install", "make lint", "source .venv/bin/activate"}
