@@ -11,7 +11,7 @@ import pytest
 from curves.run_folder import RunFolder
 from tests.finetune.conftest import Train
 from tests.finetune.runs import losses, stop_at
-from tests.finetune.wandb_file import read_history, read_run
+from tests.finetune.wandb_file import is_whole, read_history, read_run
 from tests.finetune.wandb_server import Server
 from tests.sweep.harness import ROOT, wait_until
 
@@ -20,7 +20,9 @@ SAMPLES = ["samples.count=1", "samples.inference_steps=1"]
 
 def offline_files(run: Path) -> list[Path]:
     """One a life of the run, in order."""
-    return sorted(run.glob("wandb/offline-run-*/*.wandb"))
+    files = sorted(run.glob("wandb/offline-run-*/*.wandb"))
+    wait_until(lambda: all(map(is_whole, files)), "the tracker's service to write the end of its files")
+    return files
 
 
 def test_a_resumed_trial_goes_on_under_its_id_beside_those_of_its_study_and_cell(
