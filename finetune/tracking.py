@@ -133,7 +133,7 @@ def start_tracking(
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _identity(file: Path, resumed: bool) -> str:

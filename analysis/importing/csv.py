@@ -115,7 +115,7 @@ def _long(path: Path, columns: Sequence[str], rows: Rows, step: str, run: str | 
     tags = [name for name in columns if name not in (step, run, "", *known) and name.lower() not in NO_TAGS]
     for row in rows:
         name = row[run] if run is not None else path.stem
-        log = logs.setdefault(name, Log(name, str(path)))
+        log = logs.setdefault(name, Log(name, str(path), clock="row", counts_calls=step.lower() == "_step"))
         log.settings.update({key: row[key] for key in known if row[key].strip()})
         for tag in tags:
             _add(log, tag, row[step], row[tag])
@@ -129,7 +129,7 @@ def _wandb(path: Path, columns: Sequence[str], rows: Rows, step: str) -> list[Lo
         run, dash, tag = column.rpartition(" - ")
         if not dash or tag.lower().endswith(BOUNDS) or tag.lower() in STEP_NAMES:
             continue
-        log = logs.setdefault(run, Log(run, str(path)))
+        log = logs.setdefault(run, Log(run, str(path), clock="row", counts_calls=True))
         for row in rows:
             _add(log, tag, row[step], row[column])
     return list(logs.values())
@@ -138,7 +138,7 @@ def _wandb(path: Path, columns: Sequence[str], rows: Rows, step: str) -> list[Lo
 def _tensorboard(path: Path, rows: Rows, step: str, value: str) -> Log:
     """One tag of one run, both named by the file; without that name the tag is `Value`."""
     named = TENSORBOARD_FILE.fullmatch(path.stem)
-    log = Log(named["run"] if named else path.stem, str(path))
+    log = Log(named["run"] if named else path.stem, str(path), clock="none")
     for row in rows:
         _add(log, named["tag"] if named else value, row[step], row[value])
     return log

@@ -13,7 +13,7 @@ import numpy as np
 
 from analysis.importing.log import Log, Record, Series, in_order
 from analysis.importing.settings import logged_accumulation, logged_settings
-from analysis.importing.tags import IMAGES, UPDATES, Tags, Wanted, choose, listed
+from analysis.importing.tags import IMAGES, MICRO_STEPS, UNKNOWN, UPDATES, Tags, Wanted, choose, listed
 from curves.point import Point, format_point
 from curves.run_folder import RunFacts, RunFolder, Status, write_atomically
 
@@ -73,7 +73,7 @@ def convert(
             f"no loss was found{said}; name it with --val TAG or --train TAG. Tags: {listed(log.values)}"
         )
     settings = {**_agreeing(logged_settings(log.settings), told), **told}
-    steps = count_steps(tags, per_update, settings, logged_accumulation(log.settings))
+    steps = count_steps(log, tags, per_update, settings)
     series = {name: _series(log, tag, tags, steps, name) for name, tag in _chosen(tags).items()}
     points = make_points(series, settings, steps.unit)
     if not points:
@@ -109,16 +109,16 @@ def _chosen(tags: Tags) -> dict[str, str]:
     return {name: tag for name, tag in chosen.items() if tag is not None}
 
 
-def count_steps(
-    tags: Tags, per_update: int | None, settings: Mapping[str, Any], accumulation: int | None
-) -> Steps:
+def count_steps(log: Log, tags: Tags, per_update: int | None, settings: Mapping[str, Any]) -> Steps:
     """What one logged step is, and how many make an update."""
     tool = tags.tool
+    if per_update is None and log.counts_calls and tool.logs_without_step:
+        return Steps(UNKNOWN, 1, tool.first)
     known = per_update
     if known is None and tool.counts == IMAGES:
         known = settings.get("batch")
-    elif known is None and tool.counts not in (UPDATES, IMAGES):
-        known = accumulation if tool.name != "unknown" else None
+    elif known is None:
+        known = logged_accumulation(log.settings) if tool.counts == MICRO_STEPS else None
     if known is None:
         return Steps(tool.counts, 1, tool.first)
     return Steps(UPDATES, known, tool.first)
@@ -127,10 +127,10 @@ def count_steps(
 def _series(log: Log, tag: str, tags: Tags, steps: Steps, name: str) -> Series:
     records = log.values[tag]
     notes: tuple[str, ...] = ()
-    if not log.steps_by_row and re.fullmatch(tags.tool.epochs, tag):
-        clock = log.values.get(tags.training or "", [])
+    if log.clock != "row" and tags.tool.counts_epochs(tag):
+        clock = log.values.get(tags.training or "", []) if log.clock == "order" else []
         if not clock:
-            raise ValueError(f"{tag} counts epochs, and no training loss says how many steps an epoch has")
+            raise ValueError(f"{tag} counts epochs, and nothing in the log says at which steps they ended")
         records, notes = (
             _at_steps(records, clock),
             (f"{tag} counts epochs: put at the step logged before it",),
@@ -243,20 +243,23 @@ def make_facts(
         # Another trainer measures with other timesteps and noise, whatever the images are called.
         panel=None if panel is None else f"{panel} ({tags.tool.name})",
         images=images,
-        extra={
-            "imported": {
-                "source": source,
-                "path": log.source,
-                "run": log.name,
-                "tool": tags.tool.name,
-                "tags": _chosen(tags),
-                "steps": steps.unit,
-                "steps_per_update": steps.per_update,
-                "logged": logged_settings(log.settings),
-                "notes": log.notes,
-            }
-        },
+        extra={"imported": _provenance(log, tags, steps, source)},
     )
+
+
+def _provenance(log: Log, tags: Tags, steps: Steps, source: str) -> dict[str, Any]:
+    """Where a run comes from and what was understood of it."""
+    return {
+        "source": source,
+        "path": log.source,
+        "run": log.name,
+        "tool": tags.tool.name,
+        "tags": _chosen(tags),
+        "steps": steps.unit,
+        "steps_per_update": steps.per_update,
+        "logged": logged_settings(log.settings),
+        "notes": log.notes,
+    }
 
 
 def _horizon_lr_sum(points: tuple[Point, ...], horizon: int, lr: float | None) -> float:

@@ -29,7 +29,9 @@ class Log:
         values: records of every tag, in the order in which they were written.
         settings: hyperparameters as the tool wrote them.
         notes: what was wrong with the source, in words.
-        steps_by_row: whether every record carries its own step, so that no tag counts epochs.
+        clock: how a value that was logged under an epoch's number finds its step: by the `order` of writing, not at all
+            (`none`), or it needs none since every `row` has its own step.
+        counts_calls: whether its steps may be calls of wandb.log, which count on where no step is given.
     """
 
     name: str
@@ -37,7 +39,8 @@ class Log:
     values: dict[str, list[Record]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    steps_by_row: bool = False
+    clock: str = "order"
+    counts_calls: bool = False
 
     def add(self, tag: str, step: float, value: float) -> None:
         """Append one value."""

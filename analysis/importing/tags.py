@@ -28,6 +28,7 @@ class Tool:
         counts: what one step of its log is.
         first: what is added to a step: 1 where the first batch is logged as step 0.
         epochs: tags whose step is an epoch's number.
+        logs_without_step: whether wandb is left to count its calls.
     """
 
     name: str
@@ -39,6 +40,11 @@ class Tool:
     probe: tuple[str, ...] = ()
     first: int = 0
     epochs: str = "(?!)"
+    logs_without_step: bool = False
+
+    def counts_epochs(self, tag: str) -> bool:
+        """Whether the step of such a tag is an epoch's number."""
+        return _matches(self.epochs, tag)
 
 
 TOOLS = (
@@ -51,6 +57,7 @@ TOOLS = (
         ("lr/unet", r"lr/group\d+", "lr/(?!d.lr).+"),
         UPDATES,
         epochs="loss/(validation/)?epoch.*",
+        logs_without_step=True,
     ),
     Tool(
         "OneTrainer",

@@ -49,7 +49,7 @@ def _read_file(path: Path) -> Log:
     """One run, up to where its file is damaged."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    log = Log(path.stem.removeprefix("run-"), str(path), steps_by_row=True)
+    log = Log(path.stem.removeprefix("run-"), str(path), clock="row")
     rows: list[dict[str, Any]] = []
     try:
         for data in records(path.read_bytes()):
@@ -112,7 +112,7 @@ def _items(items: Any) -> dict[str, Any]:
 def _add_rows(log: Log, rows: list[dict[str, Any]]) -> None:
     """Values by the step of their row."""
     key = next((name for name in STEP_KEYS if any(name in row for row in rows)), LOG_CALLS)
-    log.steps_by_row = key != LOG_CALLS
+    log.counts_calls = key == LOG_CALLS
     for row in rows:
         step = row.get(key)
         if step is None or not _is_number(step):

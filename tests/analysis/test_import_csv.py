@@ -169,3 +169,26 @@ def test_the_recorded_curves_arrive_whole(tmp_path: Path, command: Command) -> N
     status, said, _ = command("recommend", tmp_path / "old")
     assert status == 0
     assert said.count("batch_size-1:") == 1
+
+
+def test_epochs_in_a_download_have_no_steps(tmp_path: Path, command: Command) -> None:
+    """One file a tag: nothing says which training step an epoch ended at, and epochs are never taken for steps."""
+    columns = ["Wall time", "Step", "Value"]
+    for tag, steps in (("loss_current", range(1, 301)), ("loss_validation_epoch_average", range(1, 7))):
+        write_csv(tmp_path / "t" / f"run-r-tag-{tag}.csv", columns, [[0.0, step, 0.2] for step in steps])
+    status, _, error = command("import", "csv", tmp_path / "t", "--to", tmp_path / "old")
+    assert status == 1
+    assert "loss_validation_epoch_average counts epochs, and nothing in the log says at which steps" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "unit"), [([], "steps as logged"), (["--steps-per-update", "1"], "updates")]
+)
+def test_the_calls_that_wandb_counts_are_not_taken_for_updates(
+    tmp_path: Path, command: Command, words, unit
+) -> None:
+    """sd-scripts gives wandb no step: the page's `Step` counts calls, the validation's among them."""
+    rows = [[step, loss] for step, loss in CURVE.items()]
+    write_csv(tmp_path / "x.csv", ["Step", "r - loss/validation/step_average"], rows)
+    assert command("import", "csv", tmp_path / "x.csv", "--to", tmp_path / "old", *words)[0] == 0
+    assert RunFolder(tmp_path / "old" / "r").read_facts().extra["imported"]["steps"] == unit

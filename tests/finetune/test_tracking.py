@@ -11,7 +11,8 @@ import pytest
 from curves.run_folder import RunFolder
 from tests.finetune.conftest import Train
 from tests.finetune.runs import losses, stop_at
-from tests.finetune.wandb_file import read_history, read_run
+from tests.finetune.wandb_file import is_whole, read_history, read_run
+from tests.finetune.wandb_server import Server
 from tests.sweep.harness import ROOT, wait_until
 
 SAMPLES = ["samples.count=1", "samples.inference_steps=1"]
@@ -19,7 +20,14 @@ SAMPLES = ["samples.count=1", "samples.inference_steps=1"]
 
 def offline_files(run: Path) -> list[Path]:
     """One a life of the run, in order."""
-    return sorted(run.glob("wandb/offline-run-*/*.wandb"))
+    files = sorted(run.glob("wandb/offline-run-*/*.wandb"))
+    wait_until(lambda: all(map(is_whole, files)), "the tracker's service to write the end of its files")
+    return files
+
+
+def tells_secret(run: Path) -> bool:
+    files = (path for path in run.glob("wandb/*run-*/**/*") if path.is_file())
+    return any(b"hush-hush" in path.read_bytes() for path in files)
 
 
 def test_a_resumed_trial_goes_on_under_its_id_beside_those_of_its_study_and_cell(
@@ -62,8 +70,7 @@ def test_a_secret_does_not_reach_the_tracker(run_train: Train, tmp_path: Path) -
     (file,) = offline_files(tmp_path)
     keys = [item.key for item in read_run(file).config.update]
     assert "launch" in keys
-    for path in (tmp_path / "wandb").rglob("*"):
-        assert path.is_dir() or b"hush-hush" not in path.read_bytes(), path
+    assert not tells_secret(tmp_path)
 
 
 @pytest.mark.long
@@ -78,6 +85,7 @@ def test_an_unreachable_server_costs_one_message_and_nothing_else(
         "WANDB_API_KEY": "0" * 40,
     }
     wanted = [f"run_dir={tmp_path}", "budget.max_steps=6", "tracker=wandb", *SAMPLES]
+    wanted += ["+launch.environment.HF_TOKEN=hush-hush"]  # a command line that the tracker must not tell
     done = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), *base_overrides, *wanted],
         env=environment,
@@ -98,3 +106,25 @@ def test_an_unreachable_server_costs_one_message_and_nothing_else(
     assert kept == losses(tmp_path)
     assert len(kept) > 2
     assert list(tmp_path.glob("wandb/offline-run-*/files/media/images/*.png"))
+    assert not tells_secret(tmp_path)
+
+
+def test_a_server_that_goes_away_holds_no_run_up_and_loses_nothing(tmp_path: Path) -> None:
+    server = Server()
+    environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
+    environment |= {"WANDB_BASE_URL": server.address, "WANDB_API_KEY": "0" * 40, "PYTHONPATH": str(ROOT)}
+    program = [sys.executable, str(Path(__file__).with_name("wandb_server.py")), str(tmp_path), "3"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(program, env=environment, text=True, **pipes) as process:
+        assert process.stdout is not None
+        try:
+            first = process.stdout.readline()
+            server.go_away()
+            rest, said = process.communicate("go on\n", timeout=60)
+        finally:
+            process.kill()
+    assert (first, rest, process.returncode) == ("logged\n", "over\n", 0), said
+    assert "cannot start" not in said
+    assert said.count("it will still be written to disk") == 1, said
+    (file,) = tmp_path.glob("wandb/run-*/*.wandb")  # of an online run
+    assert [record["val_loss"] for record in read_history(file)] == [1.0, 0.96, 0.92]

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from wandb.proto.wandb_internal_pb2 import Record, RunRecord
 
 HEADER = 7  # bytes of the file's, and of a piece's: checksum (4), length (2), kind (1)
@@ -29,6 +30,14 @@ def read_records(file: Path) -> Iterator[Record]:
             record.ParseFromString(whole)
             whole = b""
             yield record
+
+
+def is_whole(file: Path) -> bool:
+    """Whether the record of the run's end is there: the service may write it after the run has finished."""
+    try:
+        return any(record.HasField("exit") for record in read_records(file))
+    except (AssertionError, DecodeError):  # cut in the middle
+        return False
 
 
 def read_run(file: Path) -> RunRecord:
