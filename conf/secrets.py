@@ -7,7 +7,8 @@ from typing import Any
 MARK = "***"
 _NAME = re.compile(r"(.*[_-])?(api|hub|auth)?(token|key|password|passwd|secret|credentials?)", re.IGNORECASE)
 _HARMLESS = ("captions.token",)  # the rare word that comes to name a subject
-_PASSWORD = re.compile(r"(://[^\s:/@'\"]*):[^\s'\"]+@")  # of a URL: everything up to its last @
+# Of a URL: everything up to its last @, unless that only says where the password is.
+_PASSWORD = re.compile(r"(://[^\s:/@'\"]*):(?!\$\{[^}@]*\}@[^\s'\"@]*(?:[\s'\"]|$))[^\s'\"]+@")
 _ASSIGNMENT = re.compile(
     r"""(?P<name>[\w.+~/-]+)(?P<sign>=)(?P<value>'[^']*'|"[^"]*"|[^\s,'"\]}{\[][^\s,'"\]}]*)"""
     r"""|(?<=[{,])(?P<entry>\s*["']?[\w-]+["']?\s*:\s*)(?P<held>'[^']*'|"[^"]*"|[^\s,'"\]}]+)"""
