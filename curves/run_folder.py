@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 import json
 import os
 from pathlib import Path
+import threading
 from typing import Any, TypeVar
 
 from curves.point import Point, format_point, parse_points
@@ -217,7 +218,7 @@ def find_runs(path: Path | str) -> list[RunFolder]:
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader, or a crash, sees the old or the new content and nothing between."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}.tmp")
     try:
         # A file name that is not UTF-8 is written with escapes, which JSON and YAML know as well.
         with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:

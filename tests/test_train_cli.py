@@ -157,6 +157,7 @@ def test_wrong_requests_end_with_one_line_and_status_2_before_torch_is_imported(
     assert not torch_imported
 
 
+@pytest.mark.long
 def test_unreadable_images_are_left_out_on_request_and_damaged_weights_refused(folder: Path) -> None:
     weights = make_pipeline(folder / "torn") / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:4000])
@@ -212,6 +213,7 @@ def test_a_multirun_does_every_run(folder: Path, tmp_path: Path) -> None:
     assert methods == {"lora", "text_to_image"}
 
 
+@pytest.mark.long
 def test_sigterm_checkpoints_and_the_same_command_goes_on_exactly(folder: Path) -> None:
     overrides = ["budget.max_steps=60", "evaluation.first_step=2", "evaluation.ratio=4"]
     interrupted = RunFolder(folder / "interrupted")

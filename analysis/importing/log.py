@@ -100,7 +100,7 @@ def _one(values: Sequence[float], mean: bool) -> float:
     finite = [value for value in values if math.isfinite(value)]
     if not mean or not finite:
         return values[-1]
-    return math.fsum(finite) / len(finite)
+    return math.fsum(value / len(finite) for value in finite)  # a sum of the largest would overflow
 
 
 def _finite(values: dict[int, float], notes: list[str]) -> Series:

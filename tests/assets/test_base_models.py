@@ -194,6 +194,7 @@ def test_unseen_glyphs_are_reconstructed(base: Base) -> None:
     assert 0.7 <= float((latents * vae.config.scaling_factor).std()) <= 1.4
 
 
+@pytest.mark.long
 def test_samples_look_like_what_was_asked_for(base: Base) -> None:
     """For most of 50 captions the sample's own glyph is among the five nearest of the 50."""
     glyphs, captions = base.sheet("trained")
@@ -232,6 +233,7 @@ def test_the_base_model_is_an_axis_of_a_sweep() -> None:
         assert rates.low < rates.default < rates.high
 
 
+@pytest.mark.long
 def test_the_second_is_fine_tuned_at_its_own_size(tmp_path: Path) -> None:
     """A short run of the trainer lowers the held-out loss, of velocities, at 48 px."""
     done = subprocess.run(

@@ -133,7 +133,7 @@ def test_a_mistake_is_one_line_that_names_value_and_remedy(
         assert word in message
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.sampled_from([key for key in known_keys() if "." in key]), st.data())
 def test_a_misspelt_key_never_passes(key: str, data: st.DataObject) -> None:
     at = data.draw(st.integers(key.index(".") + 1, len(key)))

@@ -141,6 +141,7 @@ def test_evidence_passes_the_minimum_and_does_not_go_on_for_ever() -> None:
     assert min(ratios) > 0.9 and max(ratios) < 4
 
 
+@pytest.mark.long
 def test_the_posterior_rule_loses_little_and_a_dearer_step_stops_sooner() -> None:
     costs = []
     for seed in range(3):

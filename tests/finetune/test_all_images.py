@@ -145,6 +145,7 @@ def made_runs(study: Path, real: RunFacts) -> None:
                 folder.append_point(type(point)(**{**vars(point), **changed}))
 
 
+@pytest.mark.long
 def test_five_images_from_folds_to_the_final_model(
     base_overrides: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

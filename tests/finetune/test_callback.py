@@ -24,6 +24,8 @@ from tests.finetune.conftest import Train
 from tests.finetune.tiny_pipeline import read_curve
 from tests.sweep.harness import ROOT
 
+pytestmark = pytest.mark.long
+
 TINY = ROOT / "assets" / "tiny-sd"
 SCRIPT = Path(__file__).with_name("own_trainer.py")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
@@ -67,7 +69,6 @@ def call(*words: str) -> str:
     return done.stdout
 
 
-@pytest.mark.long
 def test_a_script_is_interrupted_goes_on_and_is_ended_by_its_rule(
     run_script: Run, run_train: Train, images: Path, tmp_path: Path
 ) -> None:
@@ -127,7 +128,6 @@ def _check_record(run: RunFolder, images: Path) -> None:
     assert trained < set(images.iterdir())
 
 
-@pytest.mark.long
 def test_a_script_is_swept(pipeline: Path, images: Path, settings: dict[str, Any], tmp_path: Path) -> None:
     study = tmp_path / "my runs" / "s"
     own = [f"{key}={value}" for key, value in settings.items()]

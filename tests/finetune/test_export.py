@@ -52,6 +52,7 @@ def facts(file: Path) -> Mapping[str, str]:
     return known
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("base", ["sd", "sdxl real"])
 def test_an_adapter_goes_into_the_other_keys_and_back(
     bases: dict[str, Path], tmp_path: Path, base: str

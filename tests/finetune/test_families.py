@@ -198,6 +198,7 @@ def test_a_text_encoder_that_trains_starts_as_the_one_that_is_cached(base: Base)
     torch.testing.assert_close(predictions[1], predictions[0], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("family", "options"),
     [

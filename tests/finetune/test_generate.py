@@ -291,6 +291,7 @@ def make_wrong(name: str, base: Path, adapter: Path, tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.long
 def test_the_command_is_quiet_on_the_embedded_base(tmp_path: Path) -> None:
     """A process of its own: what libraries print when they are imported is seen only there."""
     adapter = make_adapter(ROOT / "assets" / "tiny-sd", tmp_path / "style.safetensors", text=False)

@@ -163,7 +163,8 @@ def test_regular_checkpoints_carry_a_killed_run_on(
     class Killed(BaseException):
         pass
 
-    def kill(_: Run) -> None:
+    def kill(run: Run) -> None:
+        run.status._ended.set()  # a killed process has no heartbeat
         raise Killed
 
     with monkeypatch.context() as patch:
@@ -456,6 +457,7 @@ def test_an_offline_tracker_writes_inside_of_the_run_folder(
     assert list((tmp_path / "run").glob("wandb/offline-run-*/*.wandb"))
 
 
+@pytest.mark.long
 def test_a_tracker_that_dies_costs_the_run_nothing(base_overrides: list[str], tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     wanted = [f"run_dir={folder.path}", "budget.max_steps=100000", "tracker=wandb", "tracker.mode=offline"]

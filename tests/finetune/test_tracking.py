@@ -15,6 +15,8 @@ from tests.finetune.wandb_file import is_whole, read_history, read_run
 from tests.finetune.wandb_server import Server
 from tests.sweep.harness import ROOT, wait_until
 
+pytestmark = pytest.mark.long
+
 SAMPLES = ["samples.count=1", "samples.inference_steps=1"]
 
 
@@ -73,7 +75,6 @@ def test_a_secret_does_not_reach_the_tracker(run_train: Train, tmp_path: Path) -
     assert not tells_secret(tmp_path)
 
 
-@pytest.mark.long
 def test_an_unreachable_server_costs_one_message_and_nothing_else(
     base_overrides: list[str], tmp_path: Path
 ) -> None:

@@ -17,6 +17,8 @@ from conf.errors import RequestError
 from sweep.commands import main
 from tests.sweep.harness import Sweep
 
+pytestmark = pytest.mark.long
+
 OPEN = build_opener(ProxyHandler({})).open  # this machine only, whatever the environment says of proxies
 
 

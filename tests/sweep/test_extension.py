@@ -13,6 +13,7 @@ def steps(folder: RunFolder) -> list[int]:
     return [point.step for point in folder.points()]
 
 
+@pytest.mark.long
 def test_more_cells(sweep: Sweep) -> None:
     factors = "sweep.factors={dataset_size: [n4, n8]}"
     sweep.run(factors, "sweep.trials=2")
@@ -40,6 +41,7 @@ def test_more_cells(sweep: Sweep) -> None:
         assert words in sweep.resume(wrong, status=2)
 
 
+@pytest.mark.long
 def test_more_steps_for_runs_that_ended_before_their_minimum(sweep: Sweep) -> None:
     """The stand-in's minimum lies at lr x step = 0.05: 50 steps for 1e-3, 5 for 1e-2."""
     choices = "space={name: own, parameters: [{name: optimizer.lr, choices: [0.001, 0.01]}]}"

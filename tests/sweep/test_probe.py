@@ -14,6 +14,8 @@ from sweep.cost import evaluation_count, expected_cost
 from sweep.probe import CACHE, Probe
 from tests.sweep.harness import TRAINER, Sweep
 
+pytestmark = pytest.mark.long
+
 PLANNED = (
     "sweep.factors={dataset_size: [n4, n8]}",
     "samples.count=0",

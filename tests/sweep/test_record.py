@@ -16,6 +16,8 @@ import yaml
 from tests.sweep.checkout import git, make_checkout
 from tests.sweep.harness import TRAINER, Sweep
 
+pytestmark = pytest.mark.long
+
 SECRETS = {
     "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
     "HF_TOKEN": "hf_aTokenThatNobodyShouldRead",

@@ -15,6 +15,8 @@ from sweep.reproduce import first_difference
 from tests.sweep.checkout import make_checkout
 from tests.sweep.harness import ROOT, Sweep
 
+pytestmark = pytest.mark.long
+
 REAL = (
     "launch.command=null",
     "dataset_size=n4",
@@ -134,7 +136,6 @@ def test_the_first_difference() -> None:
     assert first_difference([], curve) == "the recorded trial has no points"
 
 
-@pytest.mark.long
 def test_the_real_trainer_gives_the_same_curve_bit_for_bit(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:

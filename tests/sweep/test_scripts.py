@@ -15,6 +15,8 @@ from sweep.cells import make_request
 from sweep.launch import flags
 from tests.sweep.harness import ROOT, TRAINER, Sweep
 
+pytestmark = pytest.mark.long
+
 SCRIPT = ["study=s", "launch=script", "launch.command=[python,mine.py]"]
 
 

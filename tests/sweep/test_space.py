@@ -122,7 +122,7 @@ def run_random_files(count: int, seeded: int, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_random_space_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_random_files(60, 0, monkeypatch)
+    run_random_files(30, 0, monkeypatch)
 
 
 @pytest.mark.long

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 import re
 
+import pytest
+
 from sweep.objectives import pareto_front
 from tests.sweep.harness import Sweep
 
@@ -31,6 +33,7 @@ def best_rate(study: Path, cell: str) -> float:
     return float(losses[min(losses)])
 
 
+@pytest.mark.long
 def test_a_cell_starts_from_the_best_of_its_neighbours(sweep: Sweep) -> None:
     """The same after a stop between the two cells as without one."""
     asked = [RATES, SIZES, "sweep.start_from=neighbours", "launch.slots=1", "sweep.sampler.name=qmc"]
@@ -49,6 +52,7 @@ def test_a_cell_starts_from_the_best_of_its_neighbours(sweep: Sweep) -> None:
     assert rates(sweep, sweep.study) == stopped
 
 
+@pytest.mark.long
 def test_a_study_starts_from_the_best_of_an_earlier_one(sweep: Sweep) -> None:
     """Of its cells from the one that differs in the fewest levels, the value moved into the new bounds."""
     sweep.run(RATES, "sweep.factors={dataset_size: [n4, n8], method: [lora, text_to_image]}")

@@ -61,6 +61,7 @@ def test_complete_sweep(sweep: Sweep) -> None:
     assert sweep.trainers() == []
 
 
+@pytest.mark.long
 def test_every_fold_of_a_parameter_set_is_a_run_and_the_sweep_can_be_extended(
     sweep: Sweep, tmp_path: Path
 ) -> None:
