@@ -126,11 +126,11 @@ def hold(folder: RunFolder, step: int) -> None:
 
 
 def end(folder: RunFolder, outcome: str, reason: str, step: int) -> None:
+    step_s = TELL.get("step_s", 0.001)
     folder.write_status(Status("ended", step, outcome, reason, step_s, updated=time.time(), pid=os.getpid()))
     # After the status: one that is killed before that has not ended.
     with (folder.path / "sessions.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"ended": outcome}) + "\n")
-    step_s = TELL.get("step_s", 0.001)
     os._exit(0)
 
 
