@@ -13,6 +13,7 @@ pytestmark = pytest.mark.services
 
 REAL = (
     "launch.command=null",
+    "launch.retries=0",
     "launch.poll_s=0.2",
     "dataset_size=n4",
     "budget.max_steps=120",
