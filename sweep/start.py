@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 import optuna
 from optuna.trial import TrialState
 
 from conf.errors import RequestError
-from sweep.cells import AXES, Cell
+from conf.secrets import has_mark
+from sweep.cells import AXES, Cell, key_of
 from sweep.inputs import NEIGHBOURS
 from sweep.record import StudyFolder
-from sweep.storage import open_for_reading
+from sweep.storage import open_for_reading, open_to_watch
 from sweep.study import CellStudy, Start
 
 
@@ -30,18 +33,25 @@ class Starts:
     """Answers from where a cell starts, as `sweep.start_from` asks."""
 
     def __init__(
-        self, start_from: str | None, cells: Sequence[Cell], studies: Mapping[str, CellStudy]
+        self,
+        start_from: str | None,
+        cells: Sequence[Cell],
+        studies: Mapping[str, CellStudy],
+        database: str | None = None,
     ) -> None:
         """Read the earlier study, where one is named.
 
+        Args:
+            database: of this study, which may hold the earlier one too.
+
         Raises:
-            RequestError: it does not exist or has no finished trial.
+            RequestError: it does not exist, has no finished trial, or its database cannot be reached.
         """
         self._within = start_from == NEIGHBOURS
         self._cells = cells
         self._studies = studies
         earlier = start_from is not None and not self._within
-        self._earlier = _read_study(str(start_from)) if earlier else []
+        self._earlier = _read_study(str(start_from), database) if earlier else []
 
     def of(self, cell: Cell) -> Start | None:
         """The best values of the cells that differ in the fewest levels; None where none has finished a trial."""
@@ -61,26 +71,59 @@ class Starts:
         return found
 
 
-def _read_study(name: str) -> list[Candidate]:
+def _read_study(name: str, database: str | None) -> list[Candidate]:
     """The best complete trial of every cell of a study."""
     folder = StudyFolder(Path(name))
     record = folder.read()
-    storage = open_for_reading(folder.journal)
+    address = _database_of(name, record, database)
+    storage = open_for_reading(folder.journal) if address is None else open_to_watch(address, folder.journal)
     own = {axis: str((record["config"].get(axis) or {}).get("name")) for axis in AXES}
-    levels = {cell["label"]: cell["levels"] for cell in record["cells"]}
     found = []
-    for label in optuna.get_all_study_names(storage):
+    known = set(optuna.get_all_study_names(storage))
+    for cell in record["cells"]:
+        label = cell["label"] if address is None else f"{folder.name}/{cell['label']}"
+        if label not in known:
+            continue
         study = optuna.load_study(study_name=label, storage=storage)
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if trials and label in levels:
+        if trials:
             best = min(trials, key=lambda trial: trial.values[0])
             values = {key.split("[", 1)[0]: value for key, value in best.params.items()}
-            found.append(Candidate(f"{name} {label}", {**own, **levels[label]}, best.values[0], values))
+            candidate = Candidate(
+                f"{name} {cell['label']}", {**own, **cell["levels"]}, best.values[0], values
+            )
+            found.append(candidate)
     if not found:
         raise RequestError(
             f"sweep.start_from={name}: the study has no finished trial: finish one, or leave sweep.start_from out"
         )
     return found
+
+
+def _database_of(name: str, record: Mapping[str, Any], own: str | None) -> str | None:
+    """The address of the database that holds an earlier study, or of this one's where the record kept no password;
+    None where it has a journal.
+    """
+    recorded = (record["config"].get("sweep") or {}).get("storage")
+    if recorded is None:
+        return None
+    given = [item.partition("=")[2] for item in record["overrides"] if key_of(item) == "sweep.storage"]
+    address = (given or [recorded])[-1].strip("'\"")
+    try:
+        address = str(OmegaConf.create({"address": address})["address"])
+    except OmegaConfBaseException as error:
+        if own is None:
+            missing = str(error).splitlines()[0]
+            raise RequestError(f"sweep.start_from={name}: sweep.storage={address}: {missing}") from error
+        return own
+    if not has_mark(address):
+        return address
+    if own is None:
+        raise RequestError(
+            f"sweep.start_from={name}: sweep.storage={address}: the record keeps no secrets: give this sweep the "
+            "same database with sweep.storage='${oc.env:NAME}'"
+        )
+    return own
 
 
 def _axes(cell: Cell) -> dict[str, str]:

@@ -6,20 +6,21 @@ folders), so that a supervisor that was killed is continued by the next.
 
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 import signal
 import time
 from typing import Any
 
 from optuna.storages import BaseStorage
 
-from conf.errors import RequestError, WorkError
+from conf.errors import RequestError
 from curves.run_folder import RunFolder, Verdict
 from sweep.alarm import Alarm
 from sweep.attempts import Attempt, failures_in_vain, note_end, note_start, read_attempts
 from sweep.cells import Cell, Request, key_of
+from sweep.closing import Halt, Session
 from sweep.cost import measured_speed
-from sweep.hints import command, shown
+from sweep.hints import shown
 from sweep.inputs import NEIGHBOURS
 from sweep.launch import LaunchBackend, Order, Process, trainer_command, trial_environment
 from sweep.limits import (
@@ -27,7 +28,6 @@ from sweep.limits import (
     Spending,
     device_share,
     exceeded,
-    how_to_raise,
     trials_exhausted,
 )
 from sweep.objectives import objective_values
@@ -36,8 +36,7 @@ from sweep.policy import FAILED, UNFINISHED, changes_of_next, sizes_of
 from sweep.pruners import shared_grid
 from sweep.record import StudyFolder
 from sweep.recovery import recover, tell
-from sweep.rows import cell_summary, front_lines
-from sweep.screen import Screen, say
+from sweep.screen import Screen
 from sweep.space import trial_overrides
 from sweep.start import Starts
 from sweep.study import Asked, CellStudy
@@ -46,15 +45,6 @@ from sweep.trial import Before, RunningTrial
 
 CTRL_C = "Ctrl-C"
 AGAIN_S = 1.0  # a Ctrl-C that comes sooner after a stop began is part of the same request
-
-
-@dataclass
-class Halt:
-    """Why and since when (monotonic seconds) no trial is started, and the exit status that this makes."""
-
-    status: int
-    reason: str
-    since: float = field(default_factory=time.monotonic)
 
 
 class Supervisor:
@@ -98,7 +88,7 @@ class Supervisor:
             )
             for cell in request.cells
         }
-        self._starts = Starts(sweep.start_from, request.cells, self._studies)
+        self._starts = Starts(sweep.start_from, request.cells, self._studies, sweep.storage)
         costs = zip(request.cells, expected_costs(request), strict=True)
         self._expected = {cell.label: cost.seconds for cell, cost in costs}
         self._durations: dict[str, list[float]] = {}  # seconds of this session's trials, by cell
@@ -127,7 +117,9 @@ class Supervisor:
             finally:
                 for trial in self._running:  # an error of ours: no trainer outlives us
                     trial.kill("the sweep failed")
-        return self._conclude()
+        session = self._end_of_session()
+        self._spending.save(session.limit_reached())
+        return session.conclude()
 
     def _recover(self) -> None:
         """Take over what an earlier supervisor left.
@@ -376,58 +368,15 @@ class Supervisor:
         planned, spent = self._request.planned, self._account.words()
         return Totals(self._folder.name, done, len(self._running), planned, elapsed, eta, note, spent)
 
-    def _conclude(self) -> int:
-        """Print what came out and return the exit status."""
-        rows = list(self._rows.values())
-        diverged = {label: study.diverged() for label, study in self._studies.items()}
-        for line in cell_summary(rows, list(diverged), diverged):
-            say(line)
-        for line in front_lines(rows, self._request.config.sweep.objectives):
-            say(line)
-        totals = self._totals()
-        if totals.done < totals.planned and (reached := self._limit_reached()) is not None:
-            self._spending.save(reached)
-            say(f"{totals.done} of {totals.planned} trials are done: a limit is reached: {reached}")
-            say(f"raise it and continue with: {how_to_raise(reached, self._folder.path)}")
-            return LIMIT_REACHED
-        self._spending.save()
-        if self._halt is not None and self._halt.status != LIMIT_REACHED:
-            say(f"{totals.done} of {totals.planned} trials are done, {totals.planned - totals.done} remain")
-            say(f"continue with: {command('resume', self._folder.path)}")
-            if self._halt.status == 2:
-                raise RequestError(self._halt.reason)
-            return self._halt.status
-        self._refuse_failure()
-        if totals.done < totals.planned:
-            raise WorkError(
-                f"{totals.planned - totals.done} trials were ended from outside: "
-                f"{command('resume', self._folder.path)} continues them"
-            )
-        say(f"next: python -m analysis report {shown(self._folder.path)}")
-        return 0
-
-    def _limit_reached(self) -> str | None:
-        """The limit that ended this session, in words."""
-        if self._halt is not None:
-            return self._halt.reason if self._halt.status == LIMIT_REACHED else None
-        return trials_exhausted(self._account)
-
-    def _refuse_failure(self) -> None:
-        """A cell of which nothing is left but failures says nothing about its budget."""
-        own = {
-            cell.label: [row for row in self._rows.values() if row.cell == cell.label]
-            for cell in self._request.cells
-        }
-        failed = {label: rows for label, rows in own.items() if all(row.outcome in FAILED for row in rows)}
-        if not failed:
-            return
-        reasons = list(dict.fromkeys(row.reason for rows in failed.values() for row in rows if row.reason))
-        first = reasons[0] if reasons else "without a reason"
-        more = f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else ""
-        again = command("resume", self._folder.path, f"sweep.trials={2 * self._request.config.sweep.trials}")
-        raise WorkError(
-            f"every trial failed in {', '.join(failed)}: {first}{more}; see {shown(self._folder.trials)}/*/log.txt; "
-            f"fix the cause, then `{again}`, or start another study with study=NAME"
+    def _end_of_session(self) -> Session:
+        return Session(
+            request=self._request,
+            folder=self._folder,
+            rows=list(self._rows.values()),
+            diverged={label: study.diverged() for label, study in self._studies.items()},
+            totals=self._totals(),
+            halt=self._halt,
+            account=self._account,
         )
 
 

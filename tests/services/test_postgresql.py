@@ -11,10 +11,17 @@ import sys
 import pytest
 
 from tests.sweep.harness import DATABASES, ROOT, Sweep, make_database
+from tests.sweep.test_starts import RATES, best_rate, rates
 from tests.sweep.test_supervisor import running
 
 pytestmark = pytest.mark.services
 PASSWORD = "correct-horse-battery"
+CELL = "n8-lora-native-tiny"
+
+
+def plain(sweep: Sweep) -> list[str]:
+    """Arguments without the address of the database."""
+    return [item for item in sweep.arguments() if not item.startswith("sweep.storage")]
 
 
 def program(name: str) -> str:
@@ -105,8 +112,7 @@ def test_no_file_and_no_command_line_holds_the_password(shared: Sweep) -> None:
 
 
 def test_a_password_on_the_command_line_is_not_recorded_and_has_to_be_given_anew(shared: Sweep) -> None:
-    plain = [item for item in shared.arguments() if not item.startswith("sweep.storage")]
-    shared.end_of(shared.start("run", *plain, f"sweep.storage={shared.storage}"), 0)
+    shared.end_of(shared.start("run", *plain(shared), f"sweep.storage={shared.storage}"), 0)
     for path in shared.study.rglob("*"):
         assert not path.is_file() or PASSWORD.encode() not in path.read_bytes(), path
     output = shared.resume("sweep.trials=4", status=2)
@@ -140,6 +146,27 @@ def test_database_that_is_not_there_or_lets_nobody_in(shared: Sweep, server: str
         output = shared.end_of(shared.start("run", *shared.arguments(address)), 2)
         assert words in output and "leave sweep.storage out for a journal" in output
         assert "wrong-secret-word" not in output and PASSWORD not in output
+    shared.end_of(shared.start("run", *shared.arguments()), 0)  # the right address, under the same name
+    assert shared.states() == {"COMPLETE": 3}
+
+
+def test_a_study_starts_from_the_best_of_one_in_a_database(shared: Sweep) -> None:
+    """From another database or a journal too; a password that was not recorded comes from this sweep's own address."""
+    shared.end_of(shared.start("run", *shared.arguments(RATES)), 0)
+    earlier, best = shared.study, best_rate(shared.study, CELL)
+    given = shared.start("run", *plain(shared), RATES, "study=given", f"sweep.storage={shared.storage}")
+    shared.end_of(given, 0)
+    later = {"same": shared.arguments(RATES), "journal": [*plain(shared), RATES]}
+    for study, arguments in later.items():
+        start = f"sweep.start_from='{earlier}'"
+        output = shared.end_of(shared.start("run", *arguments, f"study={study}", start, "sweep.trials=1"), 0)
+        assert f"starts from the best of {earlier} {CELL}" in output
+        assert rates(shared, shared.runs_dir / study)[CELL] == [best]
+    start = f"sweep.start_from='{shared.runs_dir / 'given'}'"
+    refused = shared.end_of(shared.start("run", *plain(shared), RATES, "study=refused", start), 2)
+    assert "keeps no secrets: give this sweep the same database" in refused and PASSWORD not in refused
+    shared.end_of(shared.start("run", *shared.arguments(RATES), "study=own", start, "sweep.trials=1"), 0)
+    assert rates(shared, shared.runs_dir / "own")[CELL] == [best_rate(shared.runs_dir / "given", CELL)]
 
 
 def test_server_that_stops_in_mid_sweep_loses_nothing(shared: Sweep, server: str) -> None:
