@@ -11,6 +11,7 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import get_lock_file
 import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -63,6 +64,21 @@ def open_to_watch(url: str | None, journal: Path) -> BaseStorage:
             f"study={journal.parent.name}: has no {journal.name} yet: start it with python -m sweep run"
         )
     return JournalStorage(_ReadOnlyJournal(str(journal)))
+
+
+class _Journal(JournalFileBackend):
+    """A journal that waits for the disk once a decision, not once a held-out loss.
+
+    A run's curve holds its losses too, from which a study that lost them to a power failure is told them again.
+    """
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        if not all("intermediate_value" in entry for entry in logs):
+            super().append_logs(logs)
+            return
+        lines = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in logs)
+        with get_lock_file(self._lock), open(self._file_path, "ab") as file:
+            file.write(lines.encode("utf-8"))
 
 
 class _ReadOnlyJournal(JournalFileBackend):
@@ -130,7 +146,7 @@ def open_journal(path: Path) -> JournalStorage:
                 file.truncate(whole)
         _check_lines(path, content[:whole])
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return JournalStorage(JournalFileBackend(str(path)))
+    return JournalStorage(_Journal(str(path)))
 
 
 def open_for_reading(path: Path) -> JournalStorage:
