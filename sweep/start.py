@@ -8,14 +8,15 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 import optuna
-from optuna.trial import TrialState
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from conf.errors import RequestError
 from conf.secrets import has_mark
 from sweep.cells import AXES, Cell, key_of
 from sweep.inputs import NEIGHBOURS
 from sweep.record import StudyFolder
-from sweep.storage import open_for_reading, open_to_watch
+from sweep.storage import open_for_reading
 from sweep.study import CellStudy, Start
 
 
@@ -76,28 +77,29 @@ def _read_study(name: str, database: str | None) -> list[Candidate]:
     folder = StudyFolder(Path(name))
     record = folder.read()
     address = _database_of(name, record, database)
-    storage = open_for_reading(folder.journal) if address is None else open_to_watch(address, folder.journal)
     own = {axis: str((record["config"].get(axis) or {}).get("name")) for axis in AXES}
     found = []
-    known = set(optuna.get_all_study_names(storage))
-    for cell in record["cells"]:
-        label = cell["label"] if address is None else f"{folder.name}/{cell['label']}"
-        if label not in known:
-            continue
-        study = optuna.load_study(study_name=label, storage=storage)
-        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if trials:
-            best = min(trials, key=lambda trial: trial.values[0])
-            values = {key.split("[", 1)[0]: value for key, value in best.params.items()}
-            candidate = Candidate(
-                f"{name} {cell['label']}", {**own, **cell["levels"]}, best.values[0], values
-            )
-            found.append(candidate)
+    with open_for_reading(address, folder.journal) as storage:
+        for cell in record["cells"]:
+            best = _best(storage, cell["label"] if address is None else f"{folder.name}/{cell['label']}")
+            if best is not None:
+                values = {key.split("[", 1)[0]: value for key, value in best.params.items()}
+                axes = {**own, **cell["levels"]}
+                found.append(Candidate(f"{name} {cell['label']}", axes, best.values[0], values))
     if not found:
         raise RequestError(
             f"sweep.start_from={name}: the study has no finished trial: finish one, or leave sweep.start_from out"
         )
     return found
+
+
+def _best(storage: BaseStorage, study: str) -> FrozenTrial | None:
+    """The complete trial with the lowest loss; None where there is none, or no such study."""
+    if study not in optuna.get_all_study_names(storage):
+        return None
+    loaded = optuna.load_study(study_name=study, storage=storage)
+    trials = loaded.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return min(trials, key=lambda trial: trial.values[0], default=None)
 
 
 def _database_of(name: str, record: Mapping[str, Any], own: str | None) -> str | None:

@@ -77,7 +77,7 @@ class _Journal(JournalFileBackend):
             super().append_logs(logs)
             return
         lines = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in logs)
-        with get_lock_file(self._lock), open(self._file_path, "ab") as file:
+        with get_lock_file(self._lock), Path(self._file_path).open("ab") as file:
             file.write(lines.encode("utf-8"))
 
 
@@ -149,18 +149,28 @@ def open_journal(path: Path) -> JournalStorage:
     return JournalStorage(_Journal(str(path)))
 
 
-def open_for_reading(path: Path) -> JournalStorage:
-    """The journal of another study, which may be running: nothing is cleared away or written.
+@contextlib.contextmanager
+def open_for_reading(url: str | None, journal: Path) -> Iterator[BaseStorage]:
+    """The storage of another study, which may be running: nothing is cleared away or written.
 
     Raises:
-        WorkError: a line is damaged.
+        RequestError: the database cannot be used.
+        WorkError: there is no journal, or a line of it is damaged.
     """
-    if not path.is_file():
-        raise WorkError(f"{path}: there is no such file: restore it from a copy, or name another study")
-    content = path.read_bytes()
-    _check_lines(path, content[: content.rfind(b"\n") + 1])
+    if url is not None:
+        storage = _open_database(url)
+        try:
+            yield storage
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
+        return
+    if not journal.is_file():
+        raise WorkError(f"{journal}: there is no such file: restore it from a copy, or name another study")
+    content = journal.read_bytes()
+    _check_lines(journal, content[: content.rfind(b"\n") + 1])
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return JournalStorage(JournalFileBackend(str(path)))
+    yield JournalStorage(JournalFileBackend(str(journal)))
 
 
 def _check_lines(path: Path, content: bytes) -> None:
