@@ -3,6 +3,7 @@
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 import multiprocessing
+import os
 from pathlib import Path
 import resource
 
@@ -20,11 +21,14 @@ class SupervisorCost:
 
     Attributes:
         first, last: seconds from a trial's start to the next one's, mean over the first and the last of them.
+        first_computed, last_computed: of these, seconds in which the supervisor itself computed, the kernel for it included.
         memory: peak of the supervisor, bytes.
     """
 
     first: float
     last: float
+    first_computed: float
+    last_computed: float
     memory: int
 
 
@@ -32,14 +36,23 @@ def supervisor_cost(sampler: str, trials: int, folder: Path) -> SupervisorCost:
     """Run a sweep of so many trials and read when each was started."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         memory = process.submit(_memory_of_sweep, sampler, trials, folder).result()
-    runs = [RunFolder(path) for path in (folder / "overhead" / "trials").iterdir()]
-    starts = sorted(read_attempts(run)[0].started for run in runs)
+    paths = sorted((folder / "overhead" / "trials").iterdir(), key=lambda path: int(path.name.split("-")[0]))
+    starts = sorted(read_attempts(RunFolder(path))[0].started for path in paths)
+    computed = [_computed(path) for path in paths]
     window = window_of(trials)
     return SupervisorCost(
         first=(starts[window] - starts[0]) / window,
         last=(starts[-1] - starts[-1 - window]) / window,
+        first_computed=(computed[window] - computed[0]) / window,
+        last_computed=(computed[-1] - computed[-1 - window]) / window,
         memory=memory,
     )
+
+
+def _computed(run: Path) -> float:
+    """Seconds that the supervisor had computed as this trial ran: fields 14 and 15 of /proc/PID/stat."""
+    fields = (run / "supervisor.stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _memory_of_sweep(sampler: str, trials: int, folder: Path) -> int:

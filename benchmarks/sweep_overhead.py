@@ -65,13 +65,18 @@ def print_workers(workers: Sequence[int], trials: int) -> None:
 def print_supervisor(samplers: Sequence[str], trials: int) -> None:
     """A line a sampler."""
     window = window_of(trials)
-    print(f"{trials} trials that end at once, one after another; milliseconds a trial")
-    print(f"{'sampler':8} {f'first {window}':>12} {f'last {window}':>12} {'MiB':>6}")
+    print(
+        f"{trials} trials that end at once, one after another; milliseconds a trial, and those that the supervisor computes"
+    )
+    print(
+        f"{'sampler':8} {f'first {window}':>12} {f'last {window}':>12} {'computed':>10} {'computed':>10} {'MiB':>6}"
+    )
     for sampler in samplers:
         with tempfile.TemporaryDirectory() as folder:
             cost = supervisor_cost(sampler, trials, Path(folder))
         print(
-            f"{sampler:8} {1000 * cost.first:12.1f} {1000 * cost.last:12.1f} {cost.memory / MIB:6.0f}",
+            f"{sampler:8} {1000 * cost.first:12.1f} {1000 * cost.last:12.1f} {1000 * cost.first_computed:10.1f} "
+            f"{1000 * cost.last_computed:10.1f} {cost.memory / MIB:6.0f}",
             flush=True,
         )
 
