@@ -80,6 +80,11 @@ class Schedule:
         found = np.searchsorted(self.lr_sum, np.asarray(lr_sum) * (1 - 1e-12))
         return np.minimum(found, self.horizon_steps).astype(float)
 
+    def steps_beyond(self, lr_sum: Array) -> Array:
+        """Steps at which lr_sum is reached, where it lies beyond the horizon by a schedule stretched that far."""
+        stretched = self.horizon_steps * np.asarray(lr_sum) / self.lr_sum[-1]
+        return np.where(lr_sum > self.lr_sum[-1], stretched, self.steps_at(lr_sum))
+
     @classmethod
     def interpolated(cls, steps: NDArray[np.int64], lr_sum: Array, horizon_steps: int) -> Schedule:
         """From recorded points (n,), one past step 0; after the last one its learning rate goes on."""
@@ -121,6 +126,7 @@ class Answer:
 
     recommended_steps: where the last checkpoint is kept; recommended_steps_best_kept: where the best one is.
     priced_steps: the cheapest, where the horizon has a price. lower_bound: of a minimum that was not reached.
+    expected_minimum: where that lies, beyond the horizon too; it leans on the prior, so no budget follows from it.
     """
 
     status: Status
@@ -131,6 +137,7 @@ class Answer:
     window: Window | None = None
     priced_steps: int | None = None
     lower_bound: int | None = None
+    expected_minimum: Interval | None = None
     gain: float | None = None
     gain_se: float | None = None
     probability_of_gain: float | None = None
@@ -165,7 +172,14 @@ def answer(
     if unfinished:
         # The last point bounds a minimum that was not passed better than a quantile that leans on the prior.
         last = int(schedule.steps_at(np.array([posterior.last_lr_sum]))[0])
-        return replace(facts, status="not_reached", reason=unfinished, lower_bound=min(minimum.low, last))
+        expected = _interval(schedule.steps_beyond(posterior.minimum_draws(None, DRAWS, seed)))
+        return replace(
+            facts,
+            status="not_reached",
+            reason=unfinished,
+            lower_bound=min(minimum.low, last),
+            expected_minimum=expected,
+        )
     steps = _step_grid(schedule.horizon_steps)
     regret = posterior.regret_draws(schedule.lr_sum[steps], DRAWS, seed)
     refusal = _refusal(minimum, _within_tolerance(regret))
@@ -204,7 +218,11 @@ def _step_grid(horizon_steps: int) -> NDArray[np.int64]:
 
 def _minimum(posterior: RegretDraws, schedule: Schedule, seed: int) -> Interval:
     """90 % interval of argmin f over 0..horizon, in steps."""
-    draws = schedule.steps_at(posterior.minimum_draws(float(schedule.lr_sum[-1]), DRAWS, seed))
+    return _interval(schedule.steps_at(posterior.minimum_draws(float(schedule.lr_sum[-1]), DRAWS, seed)))
+
+
+def _interval(draws: Array) -> Interval:
+    """Quantiles of steps (draws,)."""
     low, median, high = np.quantile(draws, [0.05, 0.5, 0.95])
     return Interval(int(np.floor(low)), int(np.round(median)), int(np.ceil(high)))
 
