@@ -29,10 +29,14 @@ BASE_IMAGES = 1500
 RIDGE = 3e-3  # of the base, in mean eigenvalues
 IMAGE_NOISE = 0.5  # of every pixel: what nothing predicts and memorizing learns
 STYLE_SPREAD = 0.6  # of a style's images, over that of the broad population
-WHITENING = 0.25  # power of the inverse covariance that scales the features, as an adaptive optimizer does in part
+WHITENING = (
+    0.25  # power of the inverse covariance that scales the features, as an adaptive optimizer does in part
+)
 LEAST_RATE = 1e-12
 GRID = 800  # flow times at which the truth is computed
-FLOW_PER_LR = 400.0  # flow time of one unit of lr_sum: the minimum of 20 images at 1e-4 is at some hundred steps
+FLOW_PER_LR = (
+    400.0  # flow time of one unit of lr_sum: the minimum of 20 images at 1e-4 is at some hundred steps
+)
 
 
 @dataclass(frozen=True)

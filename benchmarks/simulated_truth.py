@@ -91,7 +91,9 @@ def answer_run(truth: Truth, trainer: Trainer, cut: float) -> Case:
 def line(cases: Sequence[Case]) -> str:
     """Shares and medians of one group."""
     said = [case.said.status for case in cases]
-    shares = ", ".join(f"{name} {100 * np.mean([s == name for s in said]):.0f} %" for name in sorted(set(said)))
+    shares = ", ".join(
+        f"{name} {100 * np.mean([s == name for s in said]):.0f} %" for name in sorted(set(said))
+    )
     bounded = [case for case in cases if case.said.lower_bound is not None]
     wide = np.array([case.width for case in cases])
     given = [case for case, width in zip(cases, wide, strict=True) if np.isfinite(width)]

@@ -8,7 +8,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from curves.posterior import Misfit, TimePrior
+from curves.misfit import Misfit
+from curves.posterior import TimePrior
 
 Array = NDArray[np.float64]
 Status = Literal["ok", "not_reached", "no_gain", "refused"]
@@ -19,8 +20,10 @@ LEAST_GAIN_PROBABILITY = 0.95
 LEAST_PASSED_PROBABILITY = 0.8
 WIDEST_INTERVAL = 8.0  # high/low
 SENSITIVITY_LENGTHS = (1.0, 10.0)
-DRAWS = 2000
-GRID = 600
+DRAWS = 2000  # of the minimum
+REGRET_DRAWS = 512
+GRID = 160  # steps at which regret is looked at
+GRID_BELOW = 0.25  # of the minimum's low end: below it the grid is coarse
 
 
 class RegretDraws(Protocol):
@@ -152,7 +155,7 @@ def answer(
     price: lambda, the cost of the whole horizon in gain, for `priced_steps`. Thresholds are those of
     method.md section 3.
     """
-    gain, gain_se = posterior.gain_summary(seed=seed)
+    gain, gain_se = posterior.gain_summary(REGRET_DRAWS, seed)
     passed = posterior.probability_passed()
     facts = Answer(
         "refused",
@@ -180,8 +183,8 @@ def answer(
             lower_bound=min(minimum.low, last),
             expected_minimum=expected,
         )
-    steps = _step_grid(schedule.horizon_steps)
-    regret = posterior.regret_draws(schedule.lr_sum[steps], DRAWS, seed)
+    steps = _step_grid(schedule.horizon_steps, minimum.low)
+    regret = posterior.regret_draws(schedule.lr_sum[steps], REGRET_DRAWS, seed)
     refusal = _refusal(minimum, _within_tolerance(regret))
     if refusal:
         return replace(facts, reason=refusal)
@@ -208,12 +211,13 @@ def _with_steps(found: Answer, steps: NDArray[np.int64], regret: Array, price: f
     )
 
 
-def _step_grid(horizon_steps: int) -> NDArray[np.int64]:
-    """0 and whole steps up to the horizon, at most GRID of them, evenly spaced in log."""
+def _step_grid(horizon_steps: int, low: int) -> NDArray[np.int64]:
+    """0 and whole steps up to the horizon, about GRID of them, evenly spaced in log and densest around and after low."""
     if horizon_steps <= GRID:
         return np.arange(horizon_steps + 1)
-    spread = np.geomspace(max(1.0, horizon_steps / 2000), horizon_steps, GRID)
-    return np.unique(np.concatenate([[0], np.round(spread)])).astype(np.int64)
+    start = float(np.clip(GRID_BELOW * low, 1.0, horizon_steps / 2))
+    parts = [np.zeros(1), np.geomspace(1.0, start, GRID // 8), np.geomspace(start, horizon_steps, GRID)]
+    return np.unique(np.round(np.concatenate(parts))).astype(np.int64)
 
 
 def _minimum(posterior: RegretDraws, schedule: Schedule, seed: int) -> Interval:
