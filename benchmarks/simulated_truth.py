@@ -23,7 +23,7 @@ from curves.posterior import fit
 
 WORLDS = 8
 IMAGES = (5, 10, 20, 40, 80)
-SCATTERS = (0.005, 0.015, 0.04)
+SCATTERS = (0.005, 0.015, 0.03)
 TRAINERS = ((5e-5, 0), (4e-4, 50))  # learning rate, warm-up steps
 CUTS = (0.5, 0.8, 1.5, 3.0)
 HORIZONS = (2.0, 6.0)  # in minima: the run is planned for something between these

@@ -94,7 +94,7 @@ def regress(column: Floats, loss: Floats, noise: ShapeNoise) -> Linear:
     x -= cross[:, None] * ones
     y -= mean[:, None] * ones
     precision = np.einsum("si,si->s", x, x)
-    slope = np.einsum("si,si->s", x, y) / np.maximum(precision, 1e-30)
+    slope = np.einsum("si,si->s", x, y) / np.maximum(precision, 1e-12)
     y -= slope[:, None] * x
     rate = SIGMA_PRIOR_SHAPE * SIGMA_PRIOR_SHARE**2 + 0.5 * np.einsum("si,si->s", y, y)
     arrays = {

@@ -32,6 +32,7 @@ KEPT_SHARE = 0.3
 LIKELIHOOD_POWER = 0.5
 STRIDES = (0.15, 0.3, 0.6)
 NO_GAIN_SHAPES = 64
+STEEPEST = 1e6  # gains: a shape beyond them within the observed time is none
 LEAST_PRECISION = 1e-9  # of a gain: below it nothing of a shape's descent is seen
 
 
@@ -60,7 +61,7 @@ class Problem:
         shapes, noise = self.shapes(coordinates), self.noise(coordinates)
         regret = relative_regret(self.lr_sum, shapes, np.float32)
         first = self.lr_sum[self.lr_sum > 0][0]
-        valid = np.isfinite(regret).all(axis=1) & (shapes.time > 0.7 * first)
+        valid = (regret.max(axis=1) < STEEPEST) & (shapes.time > 0.7 * first)
         regret[~valid] = 0.0
         linear = self.regress(regret, noise)
         evidence = linear.log_evidence(noise.log_volume())

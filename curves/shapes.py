@@ -39,7 +39,7 @@ COORDINATES = (
 DESCENT_TIME_MEDIAN, DESCENT_TIME_LOG_SD = 0.2, 1.2
 DESCENT_POWER_MEDIAN, DESCENT_POWER_LOG_SD = 1.2, 0.5
 # Below one the rise is concave, as that of an adapter on few images under a warm-up.
-RISE_POWER_LOWEST, RISE_POWER_EXCESS_MEDIAN, RISE_POWER_EXCESS_LOG_SD = 0.5, 1.0, 0.6
+RISE_POWER_LOWEST, RISE_POWER_EXCESS_MEDIAN, RISE_POWER_EXCESS_LOG_SD = 0.2, 1.0, 0.8
 ONSET_AT_ZERO, ONSET_HIGHEST = 0.4, 0.9
 RATIONAL_MASS = 0.5
 # What a style shares is learnt fast, what its images show slowly: a part of the descent may have a scale of its own.
