@@ -126,9 +126,8 @@ class CurvePosterior:
         """Latent loss (count, grid) at lr_sum (grid,) and the gain (count,) of the same draws; loss units."""
         index = self.draw_index(count, seed)
         minimum, gain, _ = self.linear.take(index).draw(np.random.default_rng(seed + 1))
-        curve = minimum[:, None] + gain[:, None] * relative_regret(
-            np.asarray(lr_sum), self.shapes.take(index)
-        )
+        regret = relative_regret(np.asarray(lr_sum), self.shapes.take(index), np.float32)
+        curve = minimum[:, None] + gain[:, None] * regret
         return self.loss_offset + self.loss_unit * curve, self.loss_unit * gain
 
     def draw_shapes(self, count: int = 1000, seed: int = 0) -> Shapes:

@@ -25,7 +25,7 @@ from curves.shapes import (
     shapes_from_normal,
 )
 
-PRIOR_SHAPES, PARTICLES, MOVES, LAST_MOVES = 1024, 256, 2, 4
+PRIOR_SHAPES, PARTICLES, MOVES, LAST_MOVES = 768, 192, 2, 4
 KEPT_SHARE = 0.3
 # The family is not the truth: with the likelihood at full power 90 % intervals covered 62-77 % of simulated
 # minima from another family. This power below one (Gruenwald and van Ommen 2017) brought them to about 90 %.
