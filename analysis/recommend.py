@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 import json
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,7 @@ def _numbers(cell: Cell, best: Sequence[FittedRun], found: Answer, price: float 
     numbers: dict[str, Any] = {
         "hyperparameters": dict(shown.run.facts.hyperparameters),
         "lower_bound": found.lower_bound,
+        "expected_minimum": None if found.expected_minimum is None else asdict(found.expected_minimum),
         "best_step_observed": None if observed is None else observed.step,
         "gain": gain,
         "gain_se": gain_se,
@@ -196,12 +197,11 @@ def _numbers(cell: Cell, best: Sequence[FittedRun], found: Answer, price: float 
     if batch is None and not shown.run.imported:
         batch = 1
     seen = None if batch is None else found.recommended_steps * int(batch)
-    minimum = {"low": found.minimum.low, "median": found.minimum.median, "high": found.minimum.high}
     return numbers | {
         "recommended_steps": found.recommended_steps,
         "recommended_steps_best_kept": found.recommended_steps_best_kept,
         "priced": None if price is None else {"price": price, "steps": found.priced_steps},
-        "minimum": {**minimum, "level": found.minimum.level},
+        "minimum": asdict(found.minimum),
         "window": {"low": found.window.low, "high": found.window.high},
         "window_open": found.window.open,
         "images_seen": seen,

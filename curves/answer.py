@@ -14,12 +14,13 @@ from curves.posterior import TimePrior
 Array = NDArray[np.float64]
 Status = Literal["ok", "not_reached", "no_gain", "refused"]
 
-TOLERATED_REGRET = 0.05  # eps, in gain
+TOLERATED_REGRETS = (0.05, 0.1)  # eps, in gain; the second where a steep U leaves no step for the first
 TOLERATED_RISK = 0.2  # delta
 LEAST_GAIN_PROBABILITY = 0.95
 LEAST_PASSED_PROBABILITY = 0.65
 WIDEST_INTERVAL = 8.0  # high/low
 SENSITIVITY_LENGTHS = (1.0, 10.0)
+PRIORS = "1 or 10 times the recorded length"
 DRAWS = 2000  # of the minimum
 REGRET_DRAWS = 512
 GRID = 160  # steps at which regret is looked at
@@ -171,36 +172,46 @@ def answer(
         reason = f"the base model is not improved: P(gain > 0) = {posterior.probability_of_gain:.2f}"
         return replace(facts, status="no_gain", reason=reason)
     minimum = _minimum(posterior, schedule, seed)
-    unfinished = _unfinished(posterior, schedule, minimum, passed, seed)
+    expected = _interval(schedule.steps_beyond(posterior.minimum_draws(None, DRAWS, seed)))
+    unfinished = _unfinished(posterior, schedule, expected, passed, seed)
     if unfinished:
         # The last point bounds a minimum that was not passed better than a quantile that leans on the prior.
         last = int(schedule.steps_at(np.array([posterior.last_lr_sum]))[0])
-        expected = _interval(schedule.steps_beyond(posterior.minimum_draws(None, DRAWS, seed)))
+        bound = min(minimum.low, last)
         return replace(
-            facts,
-            status="not_reached",
-            reason=unfinished,
-            lower_bound=min(minimum.low, last),
-            expected_minimum=expected,
+            facts, status="not_reached", reason=unfinished, lower_bound=bound, expected_minimum=expected
         )
     steps = _step_grid(schedule.horizon_steps, minimum.low)
     regret = posterior.regret_draws(schedule.lr_sum[steps], REGRET_DRAWS, seed)
-    refusal = _refusal(minimum, _within_tolerance(regret))
-    if refusal:
-        return replace(facts, reason=refusal)
-    found = replace(facts, status="ok", reason=f"the minimum was passed: P = {passed:.2f}", minimum=minimum)
-    return _with_steps(found, steps, regret, price)
+    tolerance = next((eps for eps in TOLERATED_REGRETS if _tolerable(regret, eps)), None)
+    refusal = _refusal(minimum, regret, tolerance)
+    if refusal or tolerance is None:
+        return replace(facts, reason=refusal or "")
+    reason = f"the minimum was passed: P = {passed:.2f}"
+    if tolerance > TOLERATED_REGRETS[0]:
+        reason += (
+            f"; no step is sure to be within 5 % of the gain, so steps and window are for {tolerance:.0%}"
+        )
+    found = replace(facts, status="ok", reason=reason, minimum=minimum)
+    return _with_steps(found, steps, regret, tolerance, price)
 
 
-def _within_tolerance(regret: Array) -> Array:
+def _within(regret: Array, tolerance: float) -> Array:
     """P(regret within the tolerance) at each step, from draws (draws, steps)."""
-    return np.asarray(np.mean(regret <= TOLERATED_REGRET, axis=0))
+    return np.asarray(np.mean(regret <= tolerance, axis=0))
 
 
-def _with_steps(found: Answer, steps: NDArray[np.int64], regret: Array, price: float | None) -> Answer:
+def _tolerable(regret: Array, tolerance: float) -> bool:
+    """Whether some step is within the tolerance with the risk that is taken."""
+    return bool(_within(regret, tolerance).max() >= 1 - TOLERATED_RISK)
+
+
+def _with_steps(
+    found: Answer, steps: NDArray[np.int64], regret: Array, tolerance: float, price: float | None
+) -> Answer:
     """The answer with its budgets and window; regret (draws, steps), the last step being the horizon."""
-    within = _within_tolerance(regret)
-    best_so_far = _within_tolerance(np.minimum.accumulate(regret, axis=1))
+    within = _within(regret, tolerance)
+    best_so_far = _within(np.minimum.accumulate(regret, axis=1), tolerance)
     likely = steps[within >= 0.5]
     return replace(
         found,
@@ -232,22 +243,25 @@ def _interval(draws: Array) -> Interval:
 
 
 def _unfinished(
-    posterior: RegretDraws, schedule: Schedule, minimum: Interval, passed: float, seed: int
+    posterior: RegretDraws, schedule: Schedule, expected: Interval, passed: float, seed: int
 ) -> str | None:
-    """Why the minimum cannot be said to be reached, if so."""
-    if passed < LEAST_PASSED_PROBABILITY:
-        return (
-            f"no run passed its minimum with confidence: P = {passed:.2f}; train longer than the lower bound"
-        )
+    """Why the minimum cannot be said to be reached, if so, and how much its place owes to the prior."""
+    likely = f"it is expected between {expected.low} and {expected.high} steps"
+    unsure = passed < LEAST_PASSED_PROBABILITY
+    reason = f"no run passed its minimum with confidence: P = {passed:.2f}; train longer than the lower bound; {likely}"
     if not posterior.time_prior_assumed:
-        return None
+        return reason if unsure else None
     near, far = (
-        _minimum(posterior.with_time_prior(TimePrior(n * posterior.last_lr_sum)), schedule, seed)
-        for n in SENSITIVITY_LENGTHS
+        int(np.median(schedule.steps_beyond(moved.minimum_draws(None, DRAWS, seed))))
+        for moved in (
+            posterior.with_time_prior(TimePrior(n * posterior.last_lr_sum)) for n in SENSITIVITY_LENGTHS
+        )
     )
-    moved = abs(np.log(max(far.median, 1) / max(near.median, 1)))
-    if moved > np.log(max(minimum.high, 1) / max(minimum.low, 1)) and moved > np.log(1.05):
-        return f"the answer follows the prior: {near.median} or {far.median} steps; train longer"
+    if unsure:
+        return f"{reason}, with a median of {near} or {far} by a prior at {PRIORS}"
+    moved = abs(np.log(max(far, 1) / max(near, 1)))
+    if moved > np.log(max(expected.high, 1) / max(expected.low, 1)) and moved > np.log(1.05):
+        return f"the answer follows the prior: {near} or {far} steps by a prior at {PRIORS}; train longer; {likely}"
     return None
 
 
@@ -258,12 +272,13 @@ def _misfit_reason(misfit: Misfit) -> str:
     )
 
 
-def _refusal(minimum: Interval, within: Array) -> str | None:
+def _refusal(minimum: Interval, regret: Array, tolerance: float | None) -> str | None:
     """Why no number may be given, if so."""
     if minimum.high > WIDEST_INTERVAL * max(minimum.low, 1):
         return f"too wide: the minimum lies between {minimum.low} and {minimum.high} steps"
-    if within.max() < 1 - TOLERATED_RISK:
-        return f"too wide: no step is within tolerance with probability above {within.max():.2f}"
+    if tolerance is None:
+        best = _within(regret, TOLERATED_REGRETS[-1]).max()
+        return f"too wide: no step is within {TOLERATED_REGRETS[-1]:.0%} of the gain with probability above {best:.2f}"
     return None
 
 
