@@ -18,6 +18,7 @@ from analysis.schedule import fresh_schedule
 from analysis.training_loss import describe_training_loss
 from conf.errors import WorkError
 from curves.answer import LEAST_PASSED_PROBABILITY, Answer, answer
+from curves.calibration import shipped_calibration
 from curves.panel import paired_difference
 from curves.pooling import pool
 from curves.posterior import FEWEST_POINTS, CurvePosterior, fit
@@ -168,7 +169,8 @@ def _pooled_answer(pooled: Sequence[FittedRun], best: Sequence[FittedRun], price
     posteriors = [item.posterior for item in pooled if item.posterior is not None]
     rates = [item.run.time_rate for item in pooled]
     longest = max((item.run for item in best), key=lambda run: run.facts.horizon)
-    return answer(pool(posteriors, rates, longest.time_rate), fresh_schedule(longest), price=price)
+    pooled_curves = pool(posteriors, rates, longest.time_rate)
+    return answer(pooled_curves, fresh_schedule(longest), price=price, stretch=shipped_calibration().stretch)
 
 
 def _numbers(cell: Cell, best: Sequence[FittedRun], found: Answer, price: float | None) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def report(found: Sequence[Pair], calibration: Calibration) -> list[str]:
         f"regret at the recommended steps: median {np.median(regrets):.3f}, mean {np.mean(regrets):.3f} of the gain",
         f"intervals as they are: hold in {calibration.raw_coverage:.0%}, high/low {calibration.raw_high_over_low:.2f}",
         f"stretched, the image set left out: hold in {calibration.coverage:.0%}, high/low {calibration.high_over_low:.2f}",
-        f"stretch {calibration.stretch}",
+        f"stretch {calibration.stretch_low} downwards, {calibration.stretch_high} upwards",
     ]
 
 

@@ -111,6 +111,12 @@ class Interval:
     high: int
     level: float = 0.9
 
+    def stretched(self, factors: tuple[float, float]) -> Interval:
+        """With the log distances of its low and high end from the median times these factors."""
+        median = max(self.median, 1)
+        low = int(np.floor(median * (self.low / median) ** factors[0])) if self.low else 0
+        return replace(self, low=low, high=int(np.ceil(median * (self.high / median) ** factors[1])))
+
 
 @dataclass(frozen=True)
 class Window:
@@ -149,11 +155,17 @@ class Answer:
 
 
 def answer(
-    posterior: RegretDraws, schedule: Schedule, *, price: float | None = None, seed: int = 0
+    posterior: RegretDraws,
+    schedule: Schedule,
+    *,
+    price: float | None = None,
+    stretch: tuple[float, float] = (1.0, 1.0),
+    seed: int = 0,
 ) -> Answer:
     """The budget for one run on that schedule; its last step is the horizon.
 
-    price: lambda, the cost of the whole horizon in gain, for `priced_steps`. Thresholds are those of
+    price: lambda, the cost of the whole horizon in gain, for `priced_steps`. stretch: of the minimum's interval below and
+    above its median, of a fresh run's that of curves.calibration. Thresholds are those of
     method.md section 3.
     """
     gain, gain_se = posterior.gain_summary(REGRET_DRAWS, seed)
@@ -171,7 +183,9 @@ def answer(
     if posterior.probability_of_gain < LEAST_GAIN_PROBABILITY:
         reason = f"the base model is not improved: P(gain > 0) = {posterior.probability_of_gain:.2f}"
         return replace(facts, status="no_gain", reason=reason)
-    minimum = _minimum(posterior, schedule, seed)
+    draws = posterior.minimum_draws(float(schedule.lr_sum[-1]), DRAWS, seed)
+    minimum = _interval(schedule.steps_at(draws)).stretched(stretch)
+    minimum = replace(minimum, high=min(minimum.high, schedule.horizon_steps))
     expected = _interval(schedule.steps_beyond(posterior.minimum_draws(None, DRAWS, seed)))
     unfinished = _unfinished(posterior, schedule, expected, passed, seed)
     if unfinished:
@@ -229,11 +243,6 @@ def _step_grid(horizon_steps: int, low: int) -> NDArray[np.int64]:
     start = float(np.clip(GRID_BELOW * low, 1.0, horizon_steps / 2))
     parts = [np.zeros(1), np.geomspace(1.0, start, GRID // 8), np.geomspace(start, horizon_steps, GRID)]
     return np.unique(np.round(np.concatenate(parts))).astype(np.int64)
-
-
-def _minimum(posterior: RegretDraws, schedule: Schedule, seed: int) -> Interval:
-    """90 % interval of argmin f over 0..horizon, in steps."""
-    return _interval(schedule.steps_at(posterior.minimum_draws(float(schedule.lr_sum[-1]), DRAWS, seed)))
 
 
 def _interval(draws: Array) -> Interval:

@@ -37,7 +37,7 @@ COORDINATES = (
 # Prior centres and spreads (natural logs). They put regret near 0.2 at half of the minimum's time, 0.5 at
 # twice and 3 at four times, which is what recorded Stable Diffusion 1.5 runs show, with room on both sides.
 DESCENT_TIME_MEDIAN, DESCENT_TIME_LOG_SD = 0.2, 1.2
-DESCENT_POWER_MEDIAN, DESCENT_POWER_LOG_SD = 1.2, 0.5
+DESCENT_POWER_MEDIAN, DESCENT_POWER_LOG_SD = 1.5, 0.5
 # Below one the rise is concave, as that of an adapter on few images under a warm-up.
 RISE_POWER_LOWEST, RISE_POWER_EXCESS_MEDIAN, RISE_POWER_EXCESS_LOG_SD = 0.2, 1.0, 0.8
 ONSET_AT_ZERO, ONSET_HIGHEST = 0.4, 0.9
