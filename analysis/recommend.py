@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from analysis.schedule import fresh_schedule
 from analysis.training_loss import describe_training_loss
 from conf.errors import WorkError
 from curves.answer import LEAST_PASSED_PROBABILITY, Answer, answer
+from curves.calibration import shipped_calibration
 from curves.panel import paired_difference
 from curves.pooling import pool
 from curves.posterior import FEWEST_POINTS, CurvePosterior, fit
@@ -168,7 +169,8 @@ def _pooled_answer(pooled: Sequence[FittedRun], best: Sequence[FittedRun], price
     posteriors = [item.posterior for item in pooled if item.posterior is not None]
     rates = [item.run.time_rate for item in pooled]
     longest = max((item.run for item in best), key=lambda run: run.facts.horizon)
-    return answer(pool(posteriors, rates, longest.time_rate), fresh_schedule(longest), price=price)
+    pooled_curves = pool(posteriors, rates, longest.time_rate)
+    return answer(pooled_curves, fresh_schedule(longest), price=price, stretch=shipped_calibration().stretch)
 
 
 def _numbers(cell: Cell, best: Sequence[FittedRun], found: Answer, price: float | None) -> dict[str, Any]:
@@ -179,6 +181,7 @@ def _numbers(cell: Cell, best: Sequence[FittedRun], found: Answer, price: float 
     numbers: dict[str, Any] = {
         "hyperparameters": dict(shown.run.facts.hyperparameters),
         "lower_bound": found.lower_bound,
+        "expected_minimum": None if found.expected_minimum is None else asdict(found.expected_minimum),
         "best_step_observed": None if observed is None else observed.step,
         "gain": gain,
         "gain_se": gain_se,
@@ -196,12 +199,11 @@ def _numbers(cell: Cell, best: Sequence[FittedRun], found: Answer, price: float 
     if batch is None and not shown.run.imported:
         batch = 1
     seen = None if batch is None else found.recommended_steps * int(batch)
-    minimum = {"low": found.minimum.low, "median": found.minimum.median, "high": found.minimum.high}
     return numbers | {
         "recommended_steps": found.recommended_steps,
         "recommended_steps_best_kept": found.recommended_steps_best_kept,
         "priced": None if price is None else {"price": price, "steps": found.priced_steps},
-        "minimum": {**minimum, "level": found.minimum.level},
+        "minimum": asdict(found.minimum),
         "window": {"low": found.window.low, "high": found.window.high},
         "window_open": found.window.open,
         "images_seen": seen,

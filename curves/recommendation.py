@@ -28,6 +28,8 @@ class CellAnswer:
         window_open: whether the window ends only because the horizon does.
         priced: {price, steps} where a price of the whole horizon was stated, in gain: the steps of least cost.
         lower_bound: where no run passed its minimum: steps below which it does not lie.
+        expected_minimum: where no run passed its minimum: {low, median, high, level} of where it is expected, beyond
+            the horizon too; it leans on the prior, so that no budget follows from it.
         images_seen, epochs: at the recommended steps.
         best_step_observed: of the cell's best run.
         gain: improvement of the held-out loss from the base to the minimum, with its standard error over images; of a
@@ -57,6 +59,7 @@ class CellAnswer:
     window_open: bool = False
     priced: dict[str, float] | None = None
     lower_bound: int | None = None
+    expected_minimum: dict[str, float] | None = None
     images_seen: int | None = None
     epochs: float | None = None
     best_step_observed: int | None = None

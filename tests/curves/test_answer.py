@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 import pytest
 
 from curves.answer import Answer, Schedule, answer
-from curves.posterior import Curve, CurvePosterior, Misfit, TimePrior, fit
+from curves.misfit import Misfit
+from curves.posterior import Curve, CurvePosterior, TimePrior, fit
 from tests.curves.simulate import constant_schedule, evaluation_steps, simulated
 
 Array = NDArray[np.float64]
