@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
-from curves.posterior import FEWEST_POINTS, CurvePosterior, TimePrior, fit
+from curves.posterior import FEWEST_POINTS, TimePrior
+from curves.stopping.appraisal import Appraisal, Outlook, appraise
 from curves.stopping.base import EvaluationRule
 
 
@@ -15,8 +17,9 @@ from curves.stopping.base import EvaluationRule
 class PosteriorBased(EvaluationRule):
     """What the rules that fit the curve share.
 
-    time_prior_median, time_prior_log_sd: prior of the lr_sum at the minimum (None: half of the horizon,
-    wide).
+    time_prior_median, time_prior_log_sd: prior of the lr_sum at the minimum (None: half of the horizon, wide).
+    least_evaluations: below or at so many nothing is decided. futility: stop where P(gain > 0) falls below it, after
+    futility_evaluations and futility_share of the horizon. appraiser: what fits; a replay remembers its answers.
     """
 
     time_prior_median: float | None = None
@@ -25,6 +28,17 @@ class PosteriorBased(EvaluationRule):
     futility: float = 0.05
     futility_evaluations: int = 8
     futility_share: float = 0.1
+    appraiser: Callable[[Outlook], Appraisal] = field(
+        default_factory=lambda: appraise, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        median = self.time_prior_median
+        self._require("time_prior_median", median is None or median > 0, "positive, or null")
+        self._require("time_prior_log_sd", self.time_prior_log_sd > 0, "positive")
+        for name in ("futility", "futility_share"):
+            self._require(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
 
     def decide(self) -> str | None:
         """Fit once there is enough to fit: futility first, then the rule where a gain is established."""
@@ -33,23 +47,23 @@ class PosteriorBased(EvaluationRule):
             return None
         if not self.gain_is_established() and len(self.finite) < self.futility_evaluations:
             return None
-        posterior = self.fit()
-        if self.is_futile(posterior):
-            return f"no gain to be expected: P(gain > 0) = {posterior.probability_of_gain:.3f}"
-        return self.judge(posterior) if self.gain_is_established() else None
+        appraisal = self.appraiser(self.outlook())
+        if self.is_futile(appraisal):
+            return f"no gain to be expected: P(gain > 0) = {appraisal.probability_of_gain:.3f}"
+        return self.judge(appraisal) if self.gain_is_established() else None
 
-    def judge(self, posterior: CurvePosterior) -> str | None:
+    def judge(self, appraisal: Appraisal) -> str | None:
         """Why to stop, given that the kept checkpoint beats the base model."""
         raise NotImplementedError
 
-    def fit(self) -> CurvePosterior:
-        """Posterior of the curve so far."""
+    def outlook(self) -> Outlook:
+        """The curve so far, where it may go, and the prior."""
         prior = (
             None
             if self.time_prior_median is None
             else TimePrior(self.time_prior_median, self.time_prior_log_sd)
         )
-        return fit(self.curve(), horizon_lr_sum=self.horizon_lr_sum, time_prior=prior)
+        return Outlook(self.curve(), self.horizon_steps, self.horizon_lr_sum, prior)
 
     def gain_is_established(self) -> bool:
         """Paired improvement of the best checkpoint over step 0 above 2 standard errors, clustered by image.
@@ -68,10 +82,10 @@ class PosteriorBased(EvaluationRule):
             difference = np.array([start.val_loss - best.val_loss])
         return bool(difference.mean() > 2 * error)
 
-    def is_futile(self, posterior: CurvePosterior) -> bool:
+    def is_futile(self, appraisal: Appraisal) -> bool:
         """No gain in sight, past the first transient: worse than the start, and not on the way down."""
         finite = self.finite
-        if len(finite) < self.futility_evaluations or posterior.probability_of_gain >= self.futility:
+        if len(finite) < self.futility_evaluations or appraisal.probability_of_gain >= self.futility:
             return False
         if finite[-1].lr_sum < self.futility_share * self.horizon_lr_sum:
             return False
@@ -92,12 +106,16 @@ class Evidence(PosteriorBased):
     confidence: float = 0.95
     rise: float = 0.1
 
-    def judge(self, posterior: CurvePosterior) -> str | None:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require("confidence", 0 < self.confidence < 1, "between 0 and 1")
+        self._require("rise", self.rise >= 0, "0 or more")
+
+    def judge(self, appraisal: Appraisal) -> str | None:
         """P(s_n > s*) against the confidence, with the gain sure as well and the rise seen."""
-        passed = posterior.probability_passed()
-        sure = passed >= self.confidence and posterior.probability_of_gain >= self.confidence
+        sure = min(appraisal.probability_passed, appraisal.probability_of_gain) >= self.confidence
         if sure and self.has_risen():
-            return f"the minimum is passed: P = {passed:.2f}"
+            return f"the minimum is passed: P = {appraisal.probability_passed:.2f}"
         return None
 
     def has_risen(self) -> bool:
