@@ -47,6 +47,7 @@ class Policy:
         outcome: on one run; None where it does not apply.
         remark: what a reader must know of it; empty where a live user can have it as it is.
         by_price: parameters that follow from the price alone; then nothing is tuned.
+        rule: the stop rule that it is, by name; None for a budget that no rule gives.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Policy:
     outcome: Callable[[Run, Parameters], Outcome | None]
     remark: str = ""
     by_price: Callable[[float], Parameters] | None = None
+    rule: str | None = None
 
 
 def replay_rule(run: Run, name: str, parameters: Parameters, memory: Memory | None = None) -> Outcome:
@@ -93,8 +95,8 @@ def policies(memory: Memory) -> list[Policy]:
     """All of them, the examined rule first."""
     kappas = _spread(0.1, 0.005, 5.0, 31)
 
-    def rule(name: str, candidates: tuple[Parameters, ...], title: str | None = None) -> Policy:
-        return Policy(title or name, candidates, lambda run, given: replay_rule(run, name, given, memory))
+    def rule(name: str, candidates: tuple[Parameters, ...]) -> Policy:
+        return Policy(name, candidates, lambda run, given: replay_rule(run, name, given, memory), rule=name)
 
     return [
         rule(POSTERIOR, _grid(kappa=kappas)),
@@ -104,6 +106,7 @@ def policies(memory: Memory) -> list[Policy]:
             lambda run, given: replay_rule(run, POSTERIOR, given, memory),
             "nothing is tuned",
             by_price=lambda price: {"kappa": price},
+            rule=POSTERIOR,
         ),
         rule("none", ({},)),
         _steps_policy(),
@@ -122,7 +125,7 @@ def policies(memory: Memory) -> list[Policy]:
 def _steps_policy() -> Policy:
     """Fixed steps; the default is the horizon."""
     steps = tuple({"steps": round(step)} for step in _spread(1e9, 10.0, 20000.0, 60))
-    return Policy("fixed steps", steps, lambda run, given: replay_rule(run, "fixed", given))
+    return Policy("fixed steps", steps, lambda run, given: replay_rule(run, "fixed", given), rule="fixed")
 
 
 def _images_policy(name: str, candidates: tuple[Parameters, ...], remark: str) -> Policy:

@@ -13,7 +13,7 @@ from curves.run_folder import read_json, write_json
 SCHEMA = 1
 SHIPPED = Path(__file__).with_name("calibration.json")
 DEFAULT_PRICE = 0.1
-MAKE_ONE = "make one with: python -m analysis replay RUNS --write FILE"
+MAKE_ONE = "make one with: python -m analysis tune RUNS --to FILE"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def find_calibration(path: str | Path | None = None, price: float | None = None)
         price = next(iter(known)) if len(known) == 1 else DEFAULT_PRICE
     if price not in known:
         listed = ", ".join(f"{item:g}" for item in sorted(known))
-        raise ValueError(f"price={price}: the calibration has {listed}; choose one, or tune for yours with --price")
+        raise ValueError(f"price={price}: the calibration has {listed}; choose one of them, or make one with: python -m analysis tune RUNS --price {price:g} --to FILE")
     return known[price]
 
 
