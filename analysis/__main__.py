@@ -84,10 +84,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_tuning(command: argparse.ArgumentParser) -> None:
     """The options of `tune` alone."""
-    command.add_argument("--to", metavar="FILE", type=Path, required=True, help="the calibration that is written")
-    command.add_argument("--rule", default="posterior", metavar="RULE", help="the rule to tune; default: posterior")
     command.add_argument(
-        "--price", type=_price, action="append", metavar="SHARE", help="cost of a whole horizon in gain; repeatable"
+        "--to", metavar="FILE", type=Path, required=True, help="the calibration that is written"
+    )
+    command.add_argument(
+        "--rule", default="posterior", metavar="RULE", help="the rule to tune; default: posterior"
+    )
+    command.add_argument(
+        "--price",
+        type=_price,
+        action="append",
+        metavar="SHARE",
+        help="cost of a whole horizon in gain; repeatable",
     )
 
 

@@ -63,7 +63,9 @@ def cost_table(found: Replay) -> Table:
     for item in found.examined:
         figures = [100 * value for value in item.figures(SHOWN_PRICE)]
         costs = [f"{item.mean_cost(price):.3f}" for price in PRICES]
-        rows.append([item.policy.name, *(f"{value:.1f}" for value in figures[:2]), f"{figures[2]:.0f}", *costs])
+        rows.append(
+            [item.policy.name, *(f"{value:.1f}" for value in figures[:2]), f"{figures[2]:.0f}", *costs]
+        )
     return Table(titles, rows, frozenset({"policy"}))
 
 
@@ -82,11 +84,13 @@ def difference_table(found: Replay) -> Table:
     rows = []
     for name, items in differences(found.examined).items():
         cells = [
-            f"{100 * item.mean:.1f} ({100 * item.low:.1f} to {100 * item.high:.1f}){'*' if item.excludes_zero else ' '}"
+            f"{100 * item.mean:.1f} [{100 * item.low:.1f}, {100 * item.high:.1f}]{'*' if item.excludes_zero else ' '}"
             for item in items
         ]
         rows.append([name, *cells])
-    return Table(["posterior minus", *(f"at {price:g}" for price in PRICES)], rows, frozenset({"posterior minus"}))
+    return Table(
+        ["posterior minus", *(f"at {price:g}" for price in PRICES)], rows, frozenset({"posterior minus"})
+    )
 
 
 def score_table(summaries: Sequence[Summary]) -> Table:
@@ -118,7 +122,10 @@ def record(found: Replay) -> dict[str, Any]:
         "prices": PRICES,
         "policies": [_policy_record(item) for item in found.examined],
         "differences": {
-            unit: {name: [asdict(item) for item in items] for name, items in differences(found.examined, unit).items()}
+            unit: {
+                name: [asdict(item) for item in items]
+                for name, items in differences(found.examined, unit).items()
+            }
             for unit in UNITS
         },
         "curve_posterior": [asdict(item) for item in found.summaries],
@@ -130,8 +137,12 @@ def _policy_record(item: Examined) -> dict[str, Any]:
         "name": item.policy.name,
         "remark": item.policy.remark,
         "cost": {unit: [item.mean_cost(price, unit) for price in PRICES] for unit in UNITS},
-        "chosen": {unit: [[dict(one) for one in item.chosen(price, unit)] for price in PRICES] for unit in UNITS},
-        "figures": [dict(zip(("regret", "regret_90", "share"), item.figures(price), strict=True)) for price in PRICES],
+        "chosen": {
+            unit: [[dict(one) for one in item.chosen(price, unit)] for price in PRICES] for unit in UNITS
+        },
+        "figures": [
+            dict(zip(("regret", "regret_90", "share"), item.figures(price), strict=True)) for price in PRICES
+        ],
     }
 
 
@@ -145,7 +156,9 @@ def print_replay(study: Study, level: str = "dataset") -> None:
         print("\nThe posterior rule's J minus the others', in hundredths of gain (95 % bootstrap interval over"
               f" {levels(found.sets)}; *: excludes 0):\n")  # fmt: skip
         print_table(difference_table(found))
-    print("\nJ with the steps in units of the run's own minimum, which does not depend on how long it was recorded:\n")
+    print(
+        "\nJ with the steps in units of the run's own minimum, which does not depend on how long it was recorded:\n"
+    )
     print_table(own_minimum_table(found))
     if found.summaries:
         print("\nThe curve posterior, fitted to a part of each curve:\n")
@@ -164,8 +177,8 @@ def _explanation(found: Replay, level: str) -> str:
     starred = next(item.policy.remark for item in found.examined if item.policy.name.endswith("*"))
     return (
         f"{len(found.runs)} finished runs. {tuned}\n"
-        f"regret: of the kept checkpoint, in gain, over the lowest recorded loss; with steps at a price of {SHOWN_PRICE:g}.\n"
-        "steps: share of the horizon. J: regret + price x share of steps. Means over image sets of means over runs.\n"
+        f"regret: of the kept checkpoint, in gain, over the lowest recorded loss; steps: share of the horizon;\n"
+        f"both at a price of {SHOWN_PRICE:g}. J: regret + price x share of steps. Means over image sets of means over runs.\n"
         f"*: {starred}. A run that was itself stopped early hides what came after."
     )
 

@@ -70,7 +70,9 @@ def score(run: Run, cut: float) -> Score | None:
         return None
     posterior = fit(prefix, horizon_lr_sum=run.facts.horizon_lr_sum)
     schedule = fresh_schedule(run)
-    draws = np.log(np.maximum(schedule.steps_at(posterior.minimum_draws(run.facts.horizon_lr_sum, DRAWS)), 1.0))
+    draws = np.log(
+        np.maximum(schedule.steps_at(posterior.minimum_draws(run.facts.horizon_lr_sum, DRAWS)), 1.0)
+    )
     truth = float(np.log(curve.steps[place]))
     ends = [np.quantile(draws, [(1 - level) / 2, (1 + level) / 2]) for level in LEVELS]
     return Score(

@@ -88,6 +88,4 @@ def difference(ours: Examined, other: Examined, price: float, unit: str = "horiz
 def differences(examined: Sequence[Examined], unit: str = "horizon") -> dict[str, list[Difference]]:
     """Of the first policy against every other, at every price."""
     ours, *others = examined
-    return {
-        other.policy.name: [difference(ours, other, price, unit) for price in PRICES] for other in others
-    }
+    return {other.policy.name: [difference(ours, other, price, unit) for price in PRICES] for other in others}

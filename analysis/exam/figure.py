@@ -70,7 +70,9 @@ def draw(examined: Sequence[Examined], folder: Path) -> Path:
         row: Any = figure.subplots(1, len(data), sharey=True)
         for axes, panel in zip(row, data, strict=True):
             _draw_panel(axes, panel)
-        figure.supxlabel("J above that of the posterior rule, in gain; bars: 95 % bootstrap intervals", fontsize=11)
+        figure.supxlabel(
+            "J above that of the posterior rule, in gain; bars: 95 % bootstrap intervals", fontsize=11
+        )
         return _save(figure, folder)
 
 
@@ -80,7 +82,9 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     for height, item in enumerate(panel.excess):
         colour = INK if item.excludes_zero else GREY
         axes.plot([item.low, item.high], [height, height], color=colour, linewidth=1.8, solid_capstyle="butt")
-        shown, marker = (item.mean, "o") if item.mean <= panel.limits()[1] else (0.97 * panel.limits()[1], ">")
+        shown, marker = (
+            (item.mean, "o") if item.mean <= panel.limits()[1] else (0.97 * panel.limits()[1], ">")
+        )
         axes.plot(
             [shown],
             [height],

@@ -41,9 +41,7 @@ class Appraisal:
 
 def appraise(outlook: Outlook) -> Appraisal:
     """Fit the curve so far; tens of milliseconds."""
-    posterior = fit(
-        outlook.curve, horizon_lr_sum=outlook.horizon_lr_sum, time_prior=outlook.time_prior
-    )
+    posterior = fit(outlook.curve, horizon_lr_sum=outlook.horizon_lr_sum, time_prior=outlook.time_prior)
     return Appraisal(posterior.probability_of_gain, posterior.probability_passed(), worth(posterior, outlook))
 
 

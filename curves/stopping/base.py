@@ -126,7 +126,9 @@ class EvaluationRule:
         # A resumed run repeats steps: what it measures now replaces what was seen.
         self.evaluations = [e for e in self.evaluations if e.step < point.step]
         self.evaluations.append(
-            Evaluation(int(point.step), float(point.lr_sum), float(point.val_loss), images, _train_panel_loss(point))
+            Evaluation(
+                int(point.step), float(point.lr_sum), float(point.val_loss), images, _train_panel_loss(point)
+            )
         )
         if len(self.finite) >= 1:
             self.stopped = self.decide()

@@ -77,12 +77,17 @@ def find_calibration(path: str | Path | None = None, price: float | None = None)
     Raises:
         ValueError: no such file, or no such price in it; the prices are listed.
     """
-    known = {item.price: item for item in read_calibrations(SHIPPED if path is None else Path(path).expanduser())}
+    known = {
+        item.price: item for item in read_calibrations(SHIPPED if path is None else Path(path).expanduser())
+    }
     if price is None:
         price = next(iter(known)) if len(known) == 1 else DEFAULT_PRICE
     if price not in known:
         listed = ", ".join(f"{item:g}" for item in sorted(known))
-        raise ValueError(f"price={price}: the calibration has {listed}; choose one of them, or make one with: python -m analysis tune RUNS --price {price:g} --to FILE")
+        raise ValueError(
+            f"price={price:g}: the calibration has {listed}; choose one of them, or make one with: "
+            f"python -m analysis tune RUNS --price {price:g} --to FILE"
+        )
     return known[price]
 
 

@@ -27,9 +27,13 @@ class FixedSteps(EvaluationRule):
         for name in ("steps", "steps_per_image"):
             self._require(name, getattr(self, name) is None or getattr(self, name) > 0, "positive")
         if self.steps is not None and self.steps_per_image is not None:
-            raise ValueError(f"steps={self.steps} and steps_per_image={self.steps_per_image}: give one of them")
+            raise ValueError(
+                f"steps={self.steps} and steps_per_image={self.steps_per_image}: give one of them"
+            )
         if self.steps is None and self.images is None:
-            raise ValueError("steps_per_image needs the number of images, which is not known here: give steps")
+            raise ValueError(
+                "steps_per_image needs the number of images, which is not known here: give steps"
+            )
 
     @property
     def last_step(self) -> int:

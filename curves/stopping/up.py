@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 from curves.stopping.base import EvaluationRule
@@ -32,7 +33,7 @@ class SuccessiveRises(EvaluationRule):
         if (len(losses) - 1) % self.strip:
             return None
         ends = losses[:: self.strip][-self.successive - 1 :]
-        rises = [later > earlier for earlier, later in zip(ends, ends[1:], strict=False)]
+        rises = [later > earlier for earlier, later in pairwise(ends)]
         if len(rises) == self.successive and all(rises):
             return f"the loss rose in {self.successive} strips in a row"
         return None

@@ -50,9 +50,7 @@ def rule_for(name: str, horizon: int, **parameters: float) -> EvaluationRule:
 def stop_at(rule: EvaluationRule, losses: list[float], training: list[float] | None = None) -> int | None:
     """The first evaluation that ends the run, evaluations being a step apart; None where none does."""
     panel: list[float | None] = [None] * len(losses) if training is None else [*training]
-    points = [
-        Record(i, i * LR, loss, train_panel_loss=panel[i]) for i, loss in enumerate(losses)
-    ]
+    points = [Record(i, i * LR, loss, train_panel_loss=panel[i]) for i, loss in enumerate(losses)]
     stops = [rule.update(point).stop for point in points]
     return stops.index(True) if True in stops else None
 
@@ -112,7 +110,9 @@ def test_another_rules_state_is_refused(name: str) -> None:
 
 
 def test_unknown_names_and_parameters_list_the_valid_ones() -> None:
-    with pytest.raises(ValueError, match="calibrated, dvar, evidence, fixed, gl, none, patience, posterior, pq, up"):
+    with pytest.raises(
+        ValueError, match="calibrated, dvar, evidence, fixed, gl, none, patience, posterior, pq, up"
+    ):
         rule_for("patiense", 100)
     with pytest.raises(ValueError, match=r"no parameter kapa; it has .*kappa"):
         rule_for("posterior", 100, kapa=1.0)
@@ -147,7 +147,9 @@ def test_patience(losses: list[float], patience: int, min_delta: float, stops_at
         ([10, 12, 9, 9.2], 0.1, 3),  # 0.2 of a gain of 1
     ],
 )
-def test_generalization_loss_is_a_share_of_the_gain(losses: list[float], alpha: float, stops_at: int | None) -> None:
+def test_generalization_loss_is_a_share_of_the_gain(
+    losses: list[float], alpha: float, stops_at: int | None
+) -> None:
     assert stop_at(rule_for("gl", 100, alpha=alpha), losses) == stops_at
 
 
@@ -156,7 +158,12 @@ def test_generalization_loss_is_a_share_of_the_gain(losses: list[float], alpha: 
     [
         ([5, 4, 4.1, 4.2, 4.3], 3, 1, 4),
         ([5, 4, 4.1, 4.0, 4.1, 4.2, 4.3], 3, 1, 6),  # the fall in between begins it anew
-        ([5, 9, 4, 9, 4.1, 9, 4.2], 2, 2, 6),  # ends of strips: 5, 4, 4.1, 4.2; what lies between is not looked at
+        (
+            [5, 9, 4, 9, 4.1, 9, 4.2],
+            2,
+            2,
+            6,
+        ),  # ends of strips: 5, 4, 4.1, 4.2; what lies between is not looked at
         ([5, 4, 4], 1, 1, None),  # equal is no rise
         ([5, 6], 1, 1, 1),
     ],
@@ -264,9 +271,7 @@ def test_steps_per_image_needs_the_images() -> None:
 def test_a_resumed_rule_decides_as_one_that_was_never_interrupted(
     name: str, losses: list[float], cut: int
 ) -> None:
-    points = [
-        Record(i, i * LR, loss, train_panel_loss=loss / (1 + i)) for i, loss in enumerate(losses)
-    ]
+    points = [Record(i, i * LR, loss, train_panel_loss=loss / (1 + i)) for i, loss in enumerate(losses)]
     whole, before = rule_for(name, 60), rule_for(name, 60)
     expected = [whole.update(point) for point in points]
     decisions = [before.update(point) for point in points[:cut]]
