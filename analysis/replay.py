@@ -177,8 +177,8 @@ def _explanation(found: Replay, level: str) -> str:
     starred = next(item.policy.remark for item in found.examined if item.policy.name.endswith("*"))
     return (
         f"{len(found.runs)} finished runs. {tuned}\n"
-        f"regret: of the kept checkpoint, in gain, over the lowest recorded loss; steps: share of the horizon;\n"
-        f"both at a price of {SHOWN_PRICE:g}. J: regret + price x share of steps. Means over image sets of means over runs.\n"
+        f"regret: of the kept checkpoint, in gain, over the lowest recorded loss; steps: share of the horizon; both at\n"
+        f"a price of {SHOWN_PRICE:g}. J: regret + price x share of steps. Means over image sets of means over runs.\n"
         f"*: {starred}. A run that was itself stopped early hides what came after."
     )
 

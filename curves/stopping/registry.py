@@ -84,8 +84,10 @@ def calibrated_rule(calibration: Calibration, facts: Mapping[str, Parameter]) ->
         ValueError: the file names a rule or parameters that do not exist.
     """
     try:
+        if calibration.rule == CALIBRATED:
+            raise ValueError(f"unknown stop rule {CALIBRATED!r}; choose one of {', '.join(sorted(RULES))}")
         return make_rule(calibration.rule, **facts, **calibration.parameters)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"path: the calibration cannot be used: {error}") from error
 
 
