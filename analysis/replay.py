@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from analysis.exam.calibrate import calibrate
-from analysis.exam.curve_scores import LEVELS, Summary, summarize
+from analysis.exam.curve_scores import Summary, summarize
 from analysis.exam.examine import Examined, differences, examine
 from analysis.exam.figure import draw
 from analysis.exam.intervals import levels
 from analysis.exam.outcomes import PRICES, UNITS, examined_runs, image_sets
 from analysis.exam.policies import Memory, policies
+from analysis.exam.tables import SHOWN_PRICE, cost_table, difference_table, own_minimum_table, score_table
 from analysis.exam.tuning import Sets
 from analysis.load import Study
 from analysis.run import Run
@@ -23,7 +24,6 @@ from analysis.table import Table, print_table
 from curves.run_folder import write_json
 from curves.stopping.calibration import write_calibrations
 
-SHOWN_PRICE = 0.1  # the columns of regret and steps are those of the parameters tuned for it
 FILE = "replay.json"
 
 
@@ -54,63 +54,6 @@ def replay(study: Study, level: str = "dataset") -> Replay:
     runs = examined_runs(study)
     sets = image_sets(runs, level)
     return Replay(runs, sets, examine(runs, sets, policies(Memory())), summarize(runs, sets))
-
-
-def cost_table(found: Replay) -> Table:
-    """Regret, its 90th percentile and steps at SHOWN_PRICE, and J at every price."""
-    titles = ["policy", "regret %", "90th %", "steps %", *(f"J({price:g})" for price in PRICES)]
-    rows = []
-    for item in found.examined:
-        figures = [100 * value for value in item.figures(SHOWN_PRICE)]
-        costs = [f"{item.mean_cost(price):.3f}" for price in PRICES]
-        rows.append(
-            [item.policy.name, *(f"{value:.1f}" for value in figures[:2]), f"{figures[2]:.0f}", *costs]
-        )
-    return Table(titles, rows, frozenset({"policy"}))
-
-
-def own_minimum_table(found: Replay) -> Table:
-    """J at every price, the price being of as many steps as the run's own minimum."""
-    titles = ["policy", *(f"J({price:g})" for price in PRICES)]
-    rows = [
-        [item.policy.name, *(f"{item.mean_cost(price, 'minimum'):.3f}" for price in PRICES)]
-        for item in found.examined
-    ]
-    return Table(titles, rows, frozenset({"policy"}))
-
-
-def difference_table(found: Replay) -> Table:
-    """The first policy's J minus each other's in hundredths of gain, with the interval; a star where it excludes 0."""
-    rows = []
-    for name, items in differences(found.examined).items():
-        cells = [
-            f"{100 * item.mean:.1f} [{100 * item.low:.1f}, {100 * item.high:.1f}]{'*' if item.excludes_zero else ' '}"
-            for item in items
-        ]
-        rows.append([name, *cells])
-    return Table(
-        ["posterior minus", *(f"at {price:g}" for price in PRICES)], rows, frozenset({"posterior minus"})
-    )
-
-
-def score_table(summaries: Sequence[Summary]) -> Table:
-    """One row a cut of the curves."""
-    intervals = [f"{100 * level:.0f} %" for level in LEVELS]
-    titles = ["cut at", "runs", *(f"holds {name}" for name in intervals), *(f"width {name}" for name in intervals),
-              "CRPS", "off by", "answered %"]  # fmt: skip
-    rows = [
-        [
-            f"{item.cut:g} of minimum",
-            str(item.runs),
-            *(f"{100 * value:.0f}" for value in item.covered),
-            *(f"x{value:.1f}" for value in item.width),
-            f"{item.crps:.2f}",
-            f"x{item.factor:.2f}",
-            f"{100 * item.answered:.0f}",
-        ]
-        for item in summaries
-    ]
-    return Table(titles, rows, frozenset({"cut at"}))
 
 
 def record(found: Replay) -> dict[str, Any]:
@@ -150,16 +93,16 @@ def print_replay(study: Study, level: str = "dataset") -> None:
     """Run the exam, print its tables with what their columns mean, and write the figure and the figures."""
     found = replay(study, level)
     folder = study.root / "analysis"
-    print_table(cost_table(found))
+    print_table(cost_table(found.examined))
     print(f"\n{_explanation(found, level)}")
     if found.tuned:
         print("\nThe posterior rule's J minus the others', in hundredths of gain (95 % bootstrap interval over"
               f" {levels(found.sets)}; *: excludes 0):\n")  # fmt: skip
-        print_table(difference_table(found))
+        print_table(difference_table(found.examined))
     print(
         "\nJ with the steps in units of the run's own minimum, which does not depend on how long it was recorded:\n"
     )
-    print_table(own_minimum_table(found))
+    print_table(own_minimum_table(found.examined))
     if found.summaries:
         print("\nThe curve posterior, fitted to a part of each curve:\n")
         print_table(score_table(found.summaries))

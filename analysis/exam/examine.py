@@ -57,10 +57,9 @@ class Examined:
         return float(means[0]), float(np.quantile(known, 0.9)), float(means[1])
 
     def chosen(self, price: float, unit: str = "horizon") -> list[Parameters]:
-        """Parameters that were taken, each once, in the order of the image sets."""
+        """Parameters that each image set was examined with, in the order of their names."""
         places = self.tuned(price, unit).chosen
-        order = dict.fromkeys(int(places[self.sets == name][0]) for name in np.unique(self.sets))
-        return [self.policy.candidates[place] for place in order]
+        return [self.policy.candidates[places[self.sets == name][0]] for name in np.unique(self.sets)]
 
     def _values(self, value: Callable[[Outcome], float]) -> Array:
         rows = [[np.nan if item is None else value(item) for item in row] for row in self.outcomes]

@@ -64,7 +64,11 @@ def examined_runs(study: Study) -> list[Run]:
     if not runs:
         without = "" if any(run.has_base for run in study.runs) else ": none was measured at step 0"
         raise RequestError(f"{study.root}: no finished run has a gain to measure regret in{without}")
-    return list({run.curve().loss.tobytes() + run.curve().steps.tobytes(): run for run in runs}.values())
+    unique: dict[bytes, Run] = {}
+    for run in runs:
+        curve = run.curve()
+        unique.setdefault(curve.steps.tobytes() + curve.loss.tobytes(), run)
+    return list(unique.values())
 
 
 def image_sets(runs: list[Run], level: str = "dataset") -> NDArray[np.str_]:

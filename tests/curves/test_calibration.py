@@ -29,7 +29,9 @@ PRICES = (0.05, 0.1, 0.2, 0.4)
     prices=st.lists(st.floats(0, 10, allow_nan=False), min_size=1, max_size=4, unique=True),
     value=st.floats(1e-6, 1e6),
 )
-def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, prices: list[float], value: float) -> None:
+def test_what_is_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory, prices: list[float], value: float
+) -> None:
     path = tmp_path_factory.mktemp("calibration") / "c.json"
     written = [Calibration(price, "gl", {"alpha": value}, {"runs": 3}) for price in prices]
     write_calibrations(path, written)
@@ -43,7 +45,9 @@ def test_a_price_is_chosen(tmp_path: Path) -> None:
     rule = make_rule("calibrated", **RUN, path=str(path), price=0.3)
     assert isinstance(rule, Patience)
     assert rule.patience == 9
-    with pytest.raises(ValueError, match=r"price=0\.2: the calibration has 0\.1, 0\.3; .*analysis tune RUNS --price 0\.2"):
+    with pytest.raises(
+        ValueError, match=r"price=0\.2: the calibration has 0\.1, 0\.3; .*analysis tune RUNS --price 0\.2"
+    ):
         find_calibration(path, 0.2)
 
 
