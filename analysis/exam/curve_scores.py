@@ -12,13 +12,13 @@ from analysis.exam.tuning import Sets, mean_over_sets
 from analysis.run import Run
 from analysis.schedule import fresh_schedule
 from curves.answer import answer
-from curves.noise import running_median
 from curves.posterior import FEWEST_POINTS, Curve, fit
 
 Array = NDArray[np.float64]
 CUTS = (0.5, 0.8, 1.3)  # of the step of the minimum
 LEVELS = (0.5, 0.8, 0.9)
 DRAWS = 2000
+NEAR = 0.05  # of the gain: what a recommendation tolerates
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,25 @@ class Summary:
     answered: float
 
 
-def true_minimum(curve: Curve) -> int | None:
-    """Place of the lowest loss of a curve, smoothed over five evaluations; None where the curve ends there."""
-    place = int(np.argmin(running_median(curve.loss)))
-    return None if place in (0, len(curve.loss) - 1) else place
+def true_minimum(curve: Curve) -> float | None:
+    """Step of the minimum: geometric mean of the steps whose loss lies within NEAR of the gain above the lowest.
+
+    The bottom is flat and the lowest point is there by luck. None where the curve ends there, or has no gain.
+    """
+    lowest = float(curve.loss.min())
+    near = curve.loss - lowest <= NEAR * (curve.loss[0] - lowest)
+    if near[0] or near[-1]:
+        return None
+    return float(np.exp(np.mean(np.log(curve.steps[near]))))
 
 
 def score(run: Run, cut: float) -> Score | None:
     """The posterior of the curve up to that share of its minimum's step; None without a minimum or enough points."""
     curve = run.curve()
-    place = true_minimum(curve)
-    if place is None:
+    minimum = true_minimum(curve)
+    if minimum is None:
         return None
-    prefix = curve.until(int(cut * curve.steps[place]))
+    prefix = curve.until(int(cut * minimum))
     if len(np.unique(prefix.lr_sum)) <= FEWEST_POINTS:
         return None
     posterior = fit(prefix, horizon_lr_sum=run.facts.horizon_lr_sum)
@@ -73,7 +79,7 @@ def score(run: Run, cut: float) -> Score | None:
     draws = np.log(
         np.maximum(schedule.steps_at(posterior.minimum_draws(run.facts.horizon_lr_sum, DRAWS)), 1.0)
     )
-    truth = float(np.log(curve.steps[place]))
+    truth = float(np.log(minimum))
     ends = [np.quantile(draws, [(1 - level) / 2, (1 + level) / 2]) for level in LEVELS]
     return Score(
         tuple(bool(low <= truth <= high) for low, high in ends),

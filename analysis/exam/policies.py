@@ -95,19 +95,21 @@ def policies(memory: Memory) -> list[Policy]:
     """All of them, the examined rule first."""
     kappas = _spread(0.1, 0.005, 5.0, 31)
 
-    def rule(name: str, candidates: tuple[Parameters, ...]) -> Policy:
-        return Policy(name, candidates, lambda run, given: replay_rule(run, name, given, memory), rule=name)
+    def rule(name: str, candidates: tuple[Parameters, ...], title: str | None = None) -> Policy:
+        return Policy(
+            title or name, candidates, lambda run, given: replay_rule(run, name, given, memory), rule=name
+        )
 
     return [
-        rule(POSTERIOR, _grid(kappa=kappas)),
         Policy(
-            "posterior, kappa = price",
+            POSTERIOR,
             _grid(kappa=PRICES),
             lambda run, given: replay_rule(run, POSTERIOR, given, memory),
-            "nothing is tuned",
+            "kappa is the price: nothing is tuned",
             by_price=lambda price: {"kappa": price},
             rule=POSTERIOR,
         ),
+        rule(POSTERIOR, _grid(kappa=kappas), "posterior, kappa tuned"),
         rule("none", ({},)),
         _steps_policy(),
         _images_policy("steps per image", _grid(steps_per_image=_spread(100.0, 2.0, 500.0, 25)), ""),

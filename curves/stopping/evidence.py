@@ -66,21 +66,23 @@ class PosteriorBased(EvaluationRule):
         return Outlook(self.curve(), self.horizon_steps, self.horizon_lr_sum, prior)
 
     def gain_is_established(self) -> bool:
-        """Paired improvement of the best checkpoint over step 0 above 2 standard errors, clustered by image.
+        """Paired improvement over step 0 above 2 standard errors, clustered by image, at any evaluation so far.
 
-        Without image losses, the scatter of neighbouring evaluations stands in for the error.
+        At any, since images part ways as a run goes on: the best checkpoint's error can outgrow its improvement, and
+        a rule that asked again would then let a run climb its wall. Without image losses, the scatter of neighbouring
+        evaluations stands in for the error.
         """
-        start, best = self.finite[0], self.best
-        if best is None or best.step == start.step:
+        curve = self.curve()
+        if len(curve.loss) < 2:
             return False
-        if start.image_loss and best.image_loss and len(start.image_loss) == len(best.image_loss) > 1:
-            difference = np.array(start.image_loss) - np.array(best.image_loss)
-            error = difference.std(ddof=1) / np.sqrt(len(difference))
-        else:
-            losses = np.array([e.val_loss for e in self.finite])
-            error = np.median(np.abs(np.diff(losses, 2))) / np.sqrt(6) * 1.4826
-            difference = np.array([start.val_loss - best.val_loss])
-        return bool(difference.mean() > 2 * error)
+        if curve.image_loss is not None and curve.image_loss.shape[1] > 1:
+            difference = curve.image_loss[0] - curve.image_loss[1:]
+            error = difference.std(axis=1, ddof=1) / np.sqrt(difference.shape[1])
+            return bool((difference.mean(axis=1) > 2 * error).any())
+        scatter = (
+            np.median(np.abs(np.diff(curve.loss, 2))) / np.sqrt(6) * 1.4826 if len(curve.loss) > 2 else np.inf
+        )
+        return bool(curve.loss[0] - curve.loss.min() > 2 * scatter)
 
     def is_futile(self, appraisal: Appraisal) -> bool:
         """No gain in sight, past the first transient: worse than the start, and not on the way down."""

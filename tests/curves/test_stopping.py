@@ -350,6 +350,30 @@ def test_gain_needs_a_paired_improvement_over_the_images() -> None:
         images = [1.0 - 0.01 * step + 0.002 * step * s for s in spread]
         clean.update(Record(step, step * LR, float(np.mean(images)), images))
     assert clean.gain_is_established()  # type: ignore[attr-defined]
+    # Images that part ways later do not take back what was established.
+    images = [0.9 + s for s in spread]
+    clean.update(Record(7, 7 * LR, float(np.mean(images)), images))
+    assert clean.gain_is_established()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["evidence", "posterior"])
+def test_a_run_whose_images_part_ways_is_ended_on_its_wall(name: str) -> None:
+    """At the minimum, half of the images have gained far more than the others, so the best one's error is large."""
+    curve, truth = full_run()
+    rule = rule_for(name, 6 * truth.step)
+    spread = np.linspace(-1, 1, 8)
+    start, points = float(curve.loss[0]), []
+    for step, lr_sum, loss in zip(curve.steps, curve.lr_sum, curve.loss, strict=True):
+        apart = 3.0 * truth.gain * min(step / truth.step, 1.0) ** 2
+        points.append(Record(int(step), float(lr_sum), float(loss), list(loss + apart * spread)))
+    best = min(points, key=lambda point: point.val_loss or 0.0)
+    difference = start - np.array(best.image_loss)
+    assert difference.mean() < 2 * difference.std(ddof=1) / np.sqrt(8), (
+        "this test needs a best that is not sure"
+    )
+    step, decision = replay(rule, points)
+    assert decision.stop
+    assert step < 4 * truth.step
 
 
 @pytest.mark.skipif(not EXAM.exists(), reason="recorded curves are not beside this repository")
