@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 PRICE_HELP = "also the steps of least cost where the whole horizon costs this share of the gain, as 0.1"
+LEVEL_HELP = "what tells image sets apart: a level of the cells, or run; default: dataset"
 SET_HELP = "what the log does not say: dataset=cats dataset_size=20 resolution=512 method=lora base_model=sd15 lr=1e-4 ..."
 STEPS_HELP = (
     "logged steps that make one optimizer update: the gradient accumulation of a tool that logs micro-steps"
@@ -57,7 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     texts = {
         "recommend": "the table; writes RUNS/analysis/recommendation.json",
         "report": "writes RUNS/analysis/report.html, one self-contained file, report.md and figures/",
-        "replay": "what each stop rule would have cost on the recorded curves",
+        "replay": "the exam: what each stop rule would have cost on the recorded curves",
+        "tune": "a stop rule's parameters for a price, from the recorded curves, for stopping=calibrated",
         "panel": "scatter of the training loss against the paired error of the held-out loss, run by run",
         "verify": "a study's recommendation against fresh runs of the same cells",
     }
@@ -68,12 +70,33 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--json", action="store_true", help="print JSON instead of the table")
         if name in ("recommend", "report"):
             command.add_argument("--price", type=_price, metavar="SHARE", help=PRICE_HELP)
+        if name in ("replay", "tune"):
+            command.add_argument("--sets", default="dataset", metavar="LEVEL", help=LEVEL_HELP)
+        if name == "tune":
+            _add_tuning(command)
         if name == "verify":
             command.add_argument(
                 "fresh", metavar="FRESH_RUNS", help="runs of other seeds, longer than the minimum"
             )
     _add_import(commands)
     return parser
+
+
+def _add_tuning(command: argparse.ArgumentParser) -> None:
+    """The options of `tune` alone."""
+    command.add_argument(
+        "--to", metavar="FILE", type=Path, required=True, help="the calibration that is written"
+    )
+    command.add_argument(
+        "--rule", default="posterior", metavar="RULE", help="the rule to tune; default: posterior"
+    )
+    command.add_argument(
+        "--price",
+        type=_price,
+        action="append",
+        metavar="SHARE",
+        help="cost of a whole horizon in gain; repeatable",
+    )
 
 
 def _add_import(commands: Any) -> None:
@@ -128,7 +151,17 @@ def _replay(options: argparse.Namespace) -> int:
     from analysis.load import load_study
     from analysis.replay import print_replay
 
-    print_replay(load_study(options.runs))
+    print_replay(load_study(options.runs), options.sets)
+    return 0
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from analysis.exam.outcomes import PRICES
+    from analysis.load import load_study
+    from analysis.replay import print_tuning
+
+    prices = list(dict.fromkeys(options.price or PRICES))
+    print_tuning(load_study(options.runs), options.sets, options.rule, prices, options.to)
     return 0
 
 
@@ -167,6 +200,7 @@ _COMMANDS = {
     "recommend": _recommend,
     "report": _report,
     "replay": _replay,
+    "tune": _tune,
     "panel": _panel,
     "verify": _verify,
 }

@@ -13,10 +13,10 @@ from curves.grid import evaluation_steps
 from curves.law import Scaling
 from curves.recommendation import CellAnswer
 from curves.stopping.base import EvaluationRule
-from curves.stopping.registry import make_rule
+from curves.stopping.registry import CALIBRATED, calibration_for, make_rule
 from finetune.base_files import BaseFiles, check_pixels, find_base
 from finetune.buckets import bucket_sizes
-from finetune.budget import apply_recommendation, apply_to_all_images, refuse_overrides
+from finetune.budget import apply_recommendation, apply_to_all_images, hyperparameters, refuse_overrides
 from finetune.extras import check_library
 from finetune.images import Example, Split, dataset_id, leak_note, read_folder, split_examples, split_fold
 from finetune.paths import make_cache
@@ -61,8 +61,10 @@ class Plan:
     def grids(self) -> tuple[set[int], set[int]]:
         """The steps that are evaluated and those that are sampled."""
         evaluation, samples = self.config.evaluation, self.config.samples
+        end = new_rule(self).last_step
         return (
-            set(evaluation_steps(evaluation.first_step, evaluation.ratio, self.horizon)),
+            set(evaluation_steps(evaluation.first_step, evaluation.ratio, self.horizon))
+            | ({end} if end is not None and end < self.horizon else set()),
             set(evaluation_steps(samples.first_step, samples.ratio, self.horizon)),
         )
 
@@ -163,10 +165,13 @@ def _buckets(pixels: int, multiple: int) -> list[tuple[int, int]]:
 
 def _check_rule(plan: Plan) -> None:
     """Build the stop rule once, so that a wrong parameter is known now."""
+    stopping = plan.config.stopping
     try:
         new_rule(plan)
+        if stopping.name == CALIBRATED:
+            plan.notes.append(f"stopping=calibrated: {calibration_for(stopping.parameters).words()}")
     except (TypeError, ValueError) as error:
-        raise RequestError(f"stopping={plan.config.stopping.name}: {error}") from error
+        raise RequestError(f"stopping={stopping.name}: {error}") from error
 
 
 def new_rule(plan: Plan) -> EvaluationRule:
@@ -176,5 +181,7 @@ def new_rule(plan: Plan) -> EvaluationRule:
         stopping.name,
         horizon_steps=plan.horizon,
         horizon_lr_sum=plan.lr_sum(plan.horizon),
+        images=len(plan.split.training),
+        batch=hyperparameters(plan.config, plan.processes)["batch"],
         **stopping.parameters,
     )
