@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 PRICE_HELP = "also the steps of least cost where the whole horizon costs this share of the gain, as 0.1"
 SET_HELP = "what the log does not say: dataset=cats dataset_size=20 resolution=512 method=lora base_model=sd15 lr=1e-4 ..."
+CELL_HELP = "also a cell that was not run, from the law across cells: dataset_size=n24 resolution=px96 method=lora ..."
 STEPS_HELP = (
     "logged steps that make one optimizer update: the gradient accumulation of a tool that logs micro-steps"
 )
@@ -66,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("runs", metavar="STUDY" if name == "verify" else "RUNS", help=runs)
         if name in ("recommend", "verify"):
             command.add_argument("--json", action="store_true", help="print JSON instead of the table")
+        if name == "recommend":
+            command.add_argument("cell", metavar="KEY=VALUE", nargs="*", help=CELL_HELP)
         if name in ("recommend", "report"):
             command.add_argument("--price", type=_price, metavar="SHARE", help=PRICE_HELP)
         if name == "verify":
@@ -95,11 +98,15 @@ def _add_import(commands: Any) -> None:
 
 
 def _recommend(options: argparse.Namespace) -> int:
+    from analysis.asked import parse_asked
     from analysis.load import load_study
     from analysis.recommend import analyse, recommendation_text, write_analysis
+    from analysis.unseen import with_asked
     from analysis.table import print_recommendation
 
     analysis = analyse(load_study(options.runs), options.price)
+    if options.cell:
+        analysis = with_asked(analysis, parse_asked(options.cell), options.price)
     write_analysis(analysis)
     if options.json:
         print(recommendation_text(analysis), end="")

@@ -11,18 +11,19 @@ from typing import Any
 import numpy as np
 
 from analysis.comparable import not_comparable, outside_law, with_caveats
-from analysis.law import law_across_sizes
+from analysis.law import LEVELS, Observation, Place, law_record
 from analysis.load import Cell, Study
 from analysis.run import Run
 from analysis.schedule import fresh_schedule
 from analysis.training_loss import describe_training_loss
 from conf.errors import WorkError
-from curves.answer import LEAST_PASSED_PROBABILITY, Answer, answer
+from curves.answer import LEAST_GAIN_PROBABILITY, LEAST_PASSED_PROBABILITY, Answer, answer
 from curves.panel import paired_difference
-from curves.pooling import pool
+from curves.pooling import PooledPosterior, pool
 from curves.posterior import FEWEST_POINTS, CurvePosterior, fit
 from curves.recommendation import FILE_NAME, CellAnswer, Recommendation, write_recommendation
 
+KOHYA_EPOCHS = 10  # that users of sd-scripts let a run have
 UNKNOWN = "unknown"  # a level that another tool's log does not say
 
 
@@ -53,7 +54,7 @@ class CellResult:
     answer: CellAnswer
     runs: tuple[FittedRun, ...]
     best: tuple[FittedRun, ...]  # replicates at the best hyperparameters
-    best_step_lr_sum: float | None = None  # intrinsic time at the minimum's median
+    pooled: PooledPosterior | None = None  # of a fresh run at the best hyperparameters
 
     @property
     def shown(self) -> FittedRun | None:
@@ -76,10 +77,35 @@ def analyse(study: Study, price: float | None = None) -> Analysis:
     reasons = [outside_law(cell.runs) for cell in study.cells]
     found = list(zip(cells, reasons, strict=True))
     left_out = {cell.answer.run or cell.answer.label(): why for cell, why in found if why}
-    inside = [(cell.answer, cell.best_step_lr_sum) for cell, why in found if not why]
-    law = law_across_sizes(inside, left_out)
+    law = law_record(observations([cell for cell, why in found if not why]), left_out)
     recommendation = Recommendation(study=study.name, cells=[cell.answer for cell in cells], law=law)
     return Analysis(study, cells, recommendation)
+
+
+def observations(cells: Sequence[CellResult]) -> list[Observation]:
+    """What each cell says of the law: those whose curves show a gain and a minimum that was passed."""
+    found = [(cell, cell.pooled) for cell in cells]
+    return [observation(cell, pooled) for cell, pooled in found if pooled is not None and shows_minimum(pooled)]
+
+
+def shows_minimum(pooled: PooledPosterior) -> bool:
+    """Whether the curves are U's with a gain and the minimum was passed, be its interval narrow or wide."""
+    return (
+        not pooled.misfit.flag
+        and pooled.probability_of_gain >= LEAST_GAIN_PROBABILITY
+        and pooled.probability_passed() >= LEAST_PASSED_PROBABILITY
+    )
+
+
+def observation(cell: CellResult, pooled: PooledPosterior) -> Observation:
+    """Where a cell lies, and what its pooled curves say of its typical run's minimum."""
+    facts, answer = cell.runs[0].run.facts.cell, cell.answer
+    levels = {name: str(getattr(answer, name)) for name in (*LEVELS, "base_model")}
+    run = longest(cell.best)
+    batch = int(run.facts.hyperparameters.get("batch") or 1)
+    place = Place(int(facts["images"]), int(facts["resolution"]), batch, run.time_rate, levels)
+    mean, variance = pooled.log_time()
+    return Observation(place, mean, variance)
 
 
 def write_analysis(analysis: Analysis) -> None:
@@ -134,12 +160,13 @@ def answer_cell(cell: Cell, price: float | None = None) -> CellResult:
         reason = _without_evaluations(cell.runs)
         return CellResult(_row(cell, "refused", reason, evidence=_evidence(runs, found_runs)), runs, ())
     best = best_replicates(fitted)
-    pooled = _comparable(fitted, best[0])
-    found = _pooled_answer(pooled, best, price)
+    comparable = _comparable(fitted, best[0])
+    pooled = _pool(comparable, best)
+    found = answer(pooled, fresh_schedule(longest(best)), price=price)
     found = with_caveats(found, [item.run for item in best])
     numbers = _numbers(cell, best, found, price)
-    row = _row(cell, found.status, found.reason, **numbers, evidence=_evidence(pooled, found_runs))
-    return CellResult(row, runs, tuple(best), _lr_sum_at_minimum(best, found))
+    row = _row(cell, found.status, found.reason, **numbers, evidence=_evidence(comparable, found_runs))
+    return CellResult(row, runs, tuple(best), pooled)
 
 
 def best_replicates(fitted: Sequence[FittedRun]) -> list[FittedRun]:
@@ -163,12 +190,15 @@ def _comparable(fitted: Sequence[FittedRun], best: FittedRun) -> list[FittedRun]
     return [item for item in fitted if _key({**item.run.facts.hyperparameters, "lr": None}) == wanted]
 
 
-def _pooled_answer(pooled: Sequence[FittedRun], best: Sequence[FittedRun], price: float | None) -> Answer:
-    """The budget of a fresh run at the best hyperparameters, on the longest of their horizons."""
-    posteriors = [item.posterior for item in pooled if item.posterior is not None]
-    rates = [item.run.time_rate for item in pooled]
-    longest = max((item.run for item in best), key=lambda run: run.facts.horizon)
-    return answer(pool(posteriors, rates, longest.time_rate), fresh_schedule(longest), price=price)
+def _pool(comparable: Sequence[FittedRun], best: Sequence[FittedRun]) -> PooledPosterior:
+    """Of a fresh run at the best hyperparameters."""
+    posteriors = [item.posterior for item in comparable if item.posterior is not None]
+    return pool(posteriors, [item.run.time_rate for item in comparable], longest(best).time_rate)
+
+
+def longest(best: Sequence[FittedRun]) -> Run:
+    """The run whose schedule a fresh one follows: that with the longest horizon."""
+    return max((item.run for item in best), key=lambda run: run.facts.horizon)
 
 
 def _numbers(cell: Cell, best: Sequence[FittedRun], found: Answer, price: float | None) -> dict[str, Any]:
@@ -206,7 +236,17 @@ def _numbers(cell: Cell, best: Sequence[FittedRun], found: Answer, price: float 
         "window_open": found.window.open,
         "images_seen": seen,
         "epochs": None if seen is None or images is None else round(seen / int(images), 2),
+        "kohya": kohya(found.recommended_steps, images, None if batch is None else int(batch)),
     }
+
+
+def kohya(steps: int | None, images: int | None, batch: int | None) -> dict[str, int] | None:
+    """Repeats and epochs of sd-scripts that make so many updates, about KOHYA_EPOCHS epochs; None where unknown."""
+    if steps is None or images is None or batch is None:
+        return None
+    passes = steps * batch / images
+    repeats = max(1, round(passes / KOHYA_EPOCHS))
+    return {"repeats": repeats, "epochs": max(1, round(passes / repeats))}
 
 
 def _gain(best: Sequence[FittedRun]) -> tuple[float, float | None]:
@@ -233,13 +273,6 @@ def _image_error(run: Run) -> float:
         return float("nan")
     best = 1 + int(np.argmin(curve.loss[1:]))
     return paired_difference(curve.image_loss[best], curve.image_loss[0])[1]
-
-
-def _lr_sum_at_minimum(best: Sequence[FittedRun], found: Answer) -> float | None:
-    if found.minimum is None:
-        return None
-    longest = max((item.run for item in best), key=lambda run: run.facts.horizon)
-    return float(fresh_schedule(longest).lr_sum[found.minimum.median])
 
 
 def _without_evaluations(runs: Sequence[Run]) -> str:

@@ -66,6 +66,15 @@ class PooledPosterior:
             return float(np.mean(self.minimum_draws(count=2000) < lr_sum))
         return max(run.probability_passed() * run.probability_of_gain for run in self.runs)
 
+    def log_time(self) -> tuple[float, float]:
+        """Mean and variance of log S* of the cell's typical run: what its fresh runs scatter around."""
+        mean = float(self.node_weights @ self.nodes[:, 0])
+        return mean, float(self.node_weights @ (self.nodes[:, 0] - mean) ** 2)
+
+    def spread_variance(self) -> float:
+        """Mean of the variance of log S* between runs that differ by seed only."""
+        return float(self.node_weights @ self.nodes[:, 2] ** 2)
+
     def draw_shapes(self, count: int, seed: int = 0) -> Shapes:
         """Shapes of count fresh runs, their times drawn around mu."""
         random = np.random.default_rng(seed)

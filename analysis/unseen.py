@@ -1,0 +1,376 @@
+"""A cell that was not run, answered from the law across cells (method.md sections 5 and 6), or refused by rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.asked import Asked
+from analysis.comparable import outside_law
+from analysis.law import Law, Place, fit_law
+from analysis.load import Study
+from analysis.pilots import next_seed, pilot_command, rounded_up
+from analysis.recommend import Analysis, CellResult, kohya, longest, observation, shows_minimum
+from analysis.schedule import schedule_over
+from conf.compose import options
+from conf.errors import RequestError
+from curves.answer import (
+    DRAWS,
+    TOLERATED_REGRET,
+    TOLERATED_RISK,
+    WIDEST_INTERVAL,
+    Answer,
+    Interval,
+    Schedule,
+    Window,
+    answer,
+)
+from curves.law import LARGEST_FACTOR
+from curves.pooling import PooledPosterior
+from curves.posterior import Misfit, TimePrior
+from curves.recommendation import CellAnswer
+from curves.shapes import Shapes, regret_within
+
+Array = NDArray[np.float64]
+ASKED_LEVELS = ("method", "base_model", "captions")
+OTHER_LEVEL = 2.0  # distance of a cell with another level, in natural logs of images or resolution
+HORIZON_QUANTILE, HORIZON_FACTOR = 0.99, 1.5  # how far a constant schedule is looked at beyond the minimum
+
+
+@dataclass(frozen=True)
+class LawDraws:
+    """A fresh run of an unseen cell: its time from the law, its shape from the cells that are like it.
+
+    Keeps the protocol curves.answer.RegretDraws.
+    """
+
+    law: Law
+    place: Place
+    donors: tuple[PooledPosterior, ...]
+    weights: Array  # of the donors, sum 1
+    time_prior_assumed: bool = False
+    misfit: Misfit = Misfit(1.0, 0.0, False)
+
+    @property
+    def probability_of_gain(self) -> float:
+        return float(self.weights @ [donor.probability_of_gain for donor in self.donors])
+
+    @property
+    def last_lr_sum(self) -> float:
+        return max(donor.last_lr_sum for donor in self.donors)
+
+    def probability_passed(self, lr_sum: float | None = None) -> float:
+        """Of the donors their own; P(the minimum lies before lr_sum) where that is asked."""
+        if lr_sum is not None:
+            return float(np.mean(self.minimum_draws(count=DRAWS) < lr_sum))
+        return float(self.weights @ [donor.probability_passed() for donor in self.donors])
+
+    def draw_shapes(self, count: int, seed: int = 0) -> Shapes:
+        """Shapes of count fresh runs."""
+        random = np.random.default_rng(seed)
+        donor = random.choice(len(self.donors), count, p=self.weights)
+        spread = np.sqrt([item.spread_variance() for item in self.donors])[donor]
+        time = np.exp(self.law.draw(self.place, count, seed) + spread * random.standard_normal(count))
+        parts = [item.draw_shapes(count, seed) for item in self.donors]
+        fields = {
+            name: np.array([getattr(part, name) for part in parts])[donor, np.arange(count)]
+            for name in Shapes.__dataclass_fields__
+        }
+        return Shapes(**fields).at_time(time)
+
+    def regret_draws(self, lr_sum: Array, count: int = 1000, seed: int = 0) -> Array:
+        return regret_within(np.asarray(lr_sum), self.draw_shapes(count, seed))
+
+    def minimum_draws(self, horizon_lr_sum: float | None = None, count: int = 1000, seed: int = 0) -> Array:
+        draws = self.draw_shapes(count, seed).time
+        return draws if horizon_lr_sum is None else np.minimum(draws, horizon_lr_sum)
+
+    def gain_summary(self, count: int = 1000, seed: int = 0) -> tuple[float, float]:
+        """Of the donors; the law does not say how large the gain is."""
+        parts = np.array([donor.gain_summary(count, seed) for donor in self.donors])
+        mean = float(self.weights @ parts[:, 0])
+        return mean, float(np.sqrt(self.weights @ (parts[:, 1] ** 2 + (parts[:, 0] - mean) ** 2)))
+
+    def with_time_prior(self, prior: TimePrior) -> LawDraws:
+        """The law is what is known of the time."""
+        return self
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """The cell that was asked for, with what answers it.
+
+    Attributes:
+        facts: its levels, as a cell's facts are.
+        donors: cells whose minimum is known, nearest first, and their weights.
+    """
+
+    study: Study
+    facts: dict[str, Any]
+    place: Place
+    law: Law
+    donors: tuple[CellResult, ...]
+    weights: Array
+
+    @property
+    def nearest(self) -> CellResult:
+        return self.donors[0]
+
+    def draws(self) -> LawDraws:
+        pooled = tuple(donor.pooled for donor in self.donors if donor.pooled is not None)
+        return LawDraws(self.law, self.place, pooled, self.weights)
+
+
+def law_cells(analysis: Analysis) -> list[CellResult]:
+    """The cells that the law is made from."""
+    return [
+        cell
+        for cell, found in zip(analysis.cells, analysis.study.cells, strict=True)
+        if cell.pooled is not None and shows_minimum(cell.pooled) and outside_law(found.runs) is None
+    ]
+
+
+def with_asked(analysis: Analysis, asked: Asked, price: float | None = None) -> Analysis:
+    """The analysis with the row of a cell that was asked for, unless that was run and has its own.
+
+    Raises:
+        RequestError: as of recommend_unseen.
+    """
+    row, known = recommend_unseen(analysis, asked, price), analysis.recommendation
+    if row in known.cells:
+        return analysis
+    return replace(analysis, recommendation=replace(known, cells=[*known.cells, row]))
+
+
+def recommend_unseen(analysis: Analysis, asked: Asked, price: float | None = None) -> CellAnswer:
+    """The row of a cell that was asked for: its own where it was run, else from the law, or refused by rule.
+
+    Raises:
+        RequestError: a level that has to be said, or one that there is not.
+    """
+    cells = law_cells(analysis)
+    facts = _facts(analysis, cells, asked)
+    own = [cell.answer for cell in analysis.cells if _is_cell(cell.answer, facts)]
+    if own:
+        return own[0]
+    if not cells:
+        raise RequestError(
+            f"{analysis.study.root}: no cell of the study shows its minimum, so nothing is known of other cells: "
+            "train longer, or ask for what needs no run with `python -m analysis recommend --prior ...`"
+        )
+    unseen = _unseen(analysis.study, cells, facts, asked)
+    reason = refused_by_rule(unseen)
+    return row_of(unseen, Answer("refused", reason), price) if reason else answer_unseen(unseen, price)
+
+
+def answer_unseen(unseen: Unseen, price: float | None = None) -> CellAnswer:
+    """The law's answer, or that it is too wide."""
+    draws, schedule = unseen.draws(), _schedule(unseen)
+    minimum = _minimum(draws, schedule)
+    if minimum.high > WIDEST_INTERVAL * max(minimum.low, 1):
+        ratio = minimum.high / max(minimum.low, 1)
+        reason = (
+            f"too wide: the law puts the minimum between {minimum.low} and {minimum.high} steps, "
+            f"high/low {ratio:.1f} and {WIDEST_INTERVAL:g} are allowed; a pilot narrows it: {_pilot(unseen)}"
+        )
+        return row_of(unseen, Answer("refused", reason), price)
+    found = answer(draws, schedule, price=price)
+    steps, regret = _regrets(draws, schedule)
+    if found.status != "ok":  # no step is as safe as section 3 asks for
+        found = _least_regret(found, minimum, steps, regret, price)
+    expected = float(np.interp(found.recommended_steps or 0, steps, regret.mean(axis=0)))
+    within = float(np.interp(found.recommended_steps or 0, steps, (regret <= TOLERATED_REGRET).mean(axis=0)))
+    reason = (
+        f"from the law over {len(unseen.law.observed)} cells, none of its own runs: expected regret "
+        f"{100 * expected:.0f} % of gain, within {100 * TOLERATED_REGRET:.0f} % with P = {within:.2f}"
+    )
+    row = row_of(unseen, replace(found, status="ok", reason=reason), price)
+    return replace(row, expected_regret=round(expected, 4))
+
+
+def refused_by_rule(unseen: Unseen) -> str | None:
+    """Why the law may not be asked about the cell, with the pilot that would lift that; None where it may."""
+    observed = [item.place for item in unseen.law.observed]
+    for name, unit in (("images", "images"), ("resolution", "px")):
+        low, high = (pick(getattr(item, name) for item in observed) for pick in (min, max))
+        value = getattr(unseen.place, name)
+        if low / LARGEST_FACTOR <= value <= high * LARGEST_FACTOR:
+            continue
+        return (
+            f"{value} {unit}: more than a factor {LARGEST_FACTOR:g} outside of what was run ({low} to {high} {unit}); "
+            f"a pilot lifts this: {_pilot(unseen, **{name: _within_reach(name, value)})}"
+        )
+    for name in ASKED_LEVELS:
+        known = sorted({str(getattr(donor.answer, name)) for donor in unseen.donors})
+        if str(unseen.facts[name]) not in known:
+            return f"{name}={unseen.facts[name]}: was not run ({', '.join(known)} were); a pilot lifts this: {_pilot(unseen)}"
+    return None
+
+
+def _facts(analysis: Analysis, cells: Sequence[CellResult], asked: Asked) -> dict[str, Any]:
+    """All levels of the asked cell; what was not said is what all cells share."""
+    known = cells or analysis.cells
+    facts: dict[str, Any] = {}
+    for name, key, said in (
+        ("images", "dataset_size", asked.dataset_size),
+        ("resolution", "resolution", asked.resolution),
+        ("method", "method", asked.method),
+        ("base_model", "base_model", asked.base_model),
+        ("captions", "captions", asked.captions),
+    ):
+        values = sorted({getattr(cell.answer, name) for cell in known}, key=str)
+        if said is None and len(values) != 1:
+            listed = ", ".join(map(str, values))
+            raise RequestError(f"{key}: say which one is asked about: {key}=...; the study has {listed}")
+        facts[name] = values[0] if said is None else said
+    for name in ("method", "base_model", "captions"):
+        if facts[name] not in (run := {getattr(cell.answer, name) for cell in known}) and facts[name] not in options(name):
+            valid = sorted(map(str, run | set(options(name))))
+            raise RequestError(f"{name}={facts[name]}: there is no such option; valid are {', '.join(valid)}")
+    return facts | {"dataset_size": f"n{facts['images']}"}
+
+
+def _is_cell(cell: CellAnswer, facts: dict[str, Any]) -> bool:
+    return cell.run is None and all(
+        getattr(cell, name) == facts[name] for name in ("images", "resolution", *ASKED_LEVELS)
+    )
+
+
+def _unseen(study: Study, cells: Sequence[CellResult], facts: dict[str, Any], asked: Asked) -> Unseen:
+    """Donors by distance: natural logs of images and resolution, and OTHER_LEVEL for each other level."""
+    observed = [observation(cell, cell.pooled) for cell in cells if cell.pooled is not None]
+
+    def distance(cell: CellResult) -> float:
+        row = cell.answer
+        logs = [math.log(float(getattr(row, name)) / facts[name]) for name in ("images", "resolution")]
+        others = sum(str(getattr(row, name)) != str(facts[name]) for name in ASKED_LEVELS)
+        return float(math.hypot(*logs, OTHER_LEVEL * others))
+
+    donors = sorted(cells, key=distance)
+    nearest = observed[list(cells).index(donors[0])].place
+    levels = {**nearest.levels, **{name: str(facts[name]) for name in ASKED_LEVELS}}
+    levels["base_id"] = next(
+        (donor.answer.base_id for donor in donors if donor.answer.base_model == facts["base_model"]), "unknown"
+    )
+    place = Place(facts["images"], facts["resolution"], asked.batch or nearest.batch, asked.lr or nearest.lr, levels)
+    weights = np.exp(-0.5 * np.array([distance(cell) for cell in donors]) ** 2) + 1e-12
+    return Unseen(study, facts, place, fit_law(observed), tuple(donors), weights / weights.sum())
+
+
+def _schedule(unseen: Unseen) -> Schedule:
+    """The nearest cell's schedule for a minimum that comes earlier or later: its horizon grows by the same factor.
+
+    A constant one has no horizon that matters: it is looked at to well beyond the minimum.
+    """
+    run = longest(unseen.nearest.best)
+    assert unseen.nearest.pooled is not None
+    if str(run.facts.hyperparameters.get("schedule", "constant")) == "constant":
+        last = float(np.quantile(unseen.draws().minimum_draws(count=DRAWS), HORIZON_QUANTILE))
+        return schedule_over(run, math.ceil(HORIZON_FACTOR * last / unseen.place.lr), unseen.place.lr)
+    later = unseen.law.moments(unseen.place)[0] - unseen.nearest.pooled.log_time()[0]
+    rate = run.time_rate / unseen.place.lr
+    return schedule_over(run, max(1, round(run.facts.horizon * rate * math.exp(later))), unseen.place.lr)
+
+
+def _minimum(draws: LawDraws, schedule: Schedule) -> Interval:
+    steps = schedule.steps_at(draws.minimum_draws(float(schedule.lr_sum[-1]), DRAWS))
+    low, median, high = np.quantile(steps, [0.05, 0.5, 0.95])
+    return Interval(math.floor(low), round(median), math.ceil(high))
+
+
+def _regrets(draws: LawDraws, schedule: Schedule) -> tuple[NDArray[np.int64], Array]:
+    """Whole steps (grid,) up to the horizon, and draws of the regret there (draws, grid)."""
+    horizon = schedule.horizon_steps
+    spread = np.geomspace(max(1.0, horizon / 2000), horizon, 400).round()
+    steps = np.unique(np.concatenate([[0], spread])).astype(np.int64)
+    return steps, draws.regret_draws(schedule.lr_sum[steps], DRAWS)
+
+
+def _least_regret(
+    found: Answer, minimum: Interval, steps: NDArray[np.int64], regret: Array, price: float | None
+) -> Answer:
+    """The steps of least expected regret where none is within 5 % of gain with P = 0.8."""
+    within = (regret <= TOLERATED_REGRET).mean(axis=0)
+    kept = (np.minimum.accumulate(regret, axis=1) <= TOLERATED_REGRET).mean(axis=0)
+    likely, sure = steps[within >= 0.5], steps[kept >= 1 - TOLERATED_RISK]
+    cost = regret.mean(axis=0) + (price or 0.0) * steps / steps[-1]
+    return replace(
+        found,
+        recommended_steps=int(steps[np.argmin(regret.mean(axis=0))]),
+        recommended_steps_best_kept=int(sure[0]) if len(sure) else None,
+        minimum=minimum,
+        window=Window(int(likely[0]), int(likely[-1]), bool(likely[-1] == steps[-1])) if len(likely) else None,
+        priced_steps=None if price is None else int(steps[np.argmin(cost)]),
+    )
+
+
+def row_of(unseen: Unseen, found: Answer, price: float | None) -> CellAnswer:
+    """The row of the table; without steps where the answer has none."""
+    place, facts = unseen.place, unseen.facts
+    values = {**unseen.nearest.answer.hyperparameters, "lr": place.lr, "batch": place.batch}
+    ok = found.status == "ok" and found.recommended_steps is not None and found.minimum is not None
+    steps, minimum = found.recommended_steps, found.minimum
+    seen = steps * place.batch if ok and steps is not None else None
+    if ok and "horizon" in values:
+        values["horizon"] = _schedule(unseen).horizon_steps
+    return CellAnswer(
+        dataset_size=facts["dataset_size"],
+        resolution=place.resolution,
+        method=facts["method"],
+        base_model=facts["base_model"],
+        captions=facts["captions"],
+        images=place.images,
+        dataset=place.levels["dataset"],
+        base_id=place.levels["base_id"],
+        hyperparameters=values if ok else {},
+        status=found.status,
+        reason=found.reason,
+        recommended_steps=steps if ok else None,
+        recommended_steps_best_kept=found.recommended_steps_best_kept if ok else None,
+        minimum=_interval(minimum) if ok and minimum is not None else None,
+        window={"low": found.window.low, "high": found.window.high} if ok and found.window else None,
+        window_open=bool(ok and found.window and found.window.open),
+        priced=None if price is None or not ok else {"price": price, "steps": found.priced_steps or 0},
+        images_seen=seen,
+        epochs=None if seen is None else round(seen / place.images, 2),
+        stopping="posterior" if ok else "evidence",
+        evidence={"runs": 0, "evaluations": 0, "censored_runs": 0, "runs_found": 0, "cells": len(unseen.law.observed)},
+        source="law",
+        kohya=kohya(steps, place.images, place.batch) if ok else None,
+    )
+
+
+def _interval(minimum: Interval) -> dict[str, float]:
+    return {"low": minimum.low, "median": minimum.median, "high": minimum.high, "level": minimum.level}
+
+
+def _within_reach(name: str, value: int) -> int:
+    """The smallest number of images or pixels from which the value is within reach; of the options where one fits."""
+    least = math.ceil(value / LARGEST_FACTOR)
+    group, prefix = ("dataset_size", "n") if name == "images" else ("resolution", "px")
+    numbered = [int(item[len(prefix) :]) for item in options(group) if item[len(prefix) :].isdigit()]
+    fitting = [number for number in sorted(numbered) if least <= number <= value]
+    return fitting[0] if fitting else least
+
+
+def _pilot(unseen: Unseen, **instead: int) -> str:
+    """The command of the cheapest run that would let the law answer: there, or on the way there."""
+    place = replace(unseen.place, **instead)
+    mean, variance = unseen.law.moments(place)
+    like = longest(unseen.nearest.best)
+    known = all(str(unseen.facts[name]) == str(getattr(unseen.nearest.answer, name)) for name in ASKED_LEVELS)
+    levels = {
+        "images": place.images,
+        "resolution": place.resolution,
+        "method": unseen.facts["method"],
+        "base_model": unseen.facts["base_model"],
+        "optimizer.lr": place.lr if known else None,  # of another method or base its own default
+    }
+    later = 2 * math.exp(mean + 1.645 * math.sqrt(variance)) / place.lr
+    steps = later if known else like.facts.horizon
+    return pilot_command(unseen.study, like, levels, next_seed(unseen.study.runs), rounded_up(steps))
