@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "report": "writes RUNS/analysis/report.html, one self-contained file, report.md and figures/",
         "replay": "what each stop rule would have cost on the recorded curves",
         "panel": "scatter of the training loss against the paired error of the held-out loss, run by run",
+        "law": "the law across cells, and its exam: cells left out and recommended from the rest",
         "verify": "a study's recommendation against fresh runs of the same cells",
     }
     for name, text in texts.items():
@@ -147,6 +148,15 @@ def _panel(options: argparse.Namespace) -> int:
     return 0
 
 
+def _law(options: argparse.Namespace) -> int:
+    from analysis.law_exam import print_law
+    from analysis.load import load_study
+    from analysis.recommend import analyse
+
+    print_law(analyse(load_study(options.runs)))
+    return 0
+
+
 def _verify(options: argparse.Namespace) -> int:
     from analysis.load import load_study
     from analysis.recommend import analyse
@@ -175,6 +185,7 @@ _COMMANDS = {
     "report": _report,
     "replay": _replay,
     "panel": _panel,
+    "law": _law,
     "verify": _verify,
 }
 
