@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 PRICE_HELP = "also the steps of least cost where the whole horizon costs this share of the gain, as 0.1"
 SET_HELP = "what the log does not say: dataset=cats dataset_size=20 resolution=512 method=lora base_model=sd15 lr=1e-4 ..."
+ENOUGH_HELP = "images are enough where doubling them buys less than this share of the gain (0.05)"
 CELL_HELP = "also a cell that was not run, from the law across cells: dataset_size=n24 resolution=px96 method=lora ..."
 STEPS_HELP = (
     "logged steps that make one optimizer update: the gradient accumulation of a tool that logs micro-steps"
@@ -41,6 +42,18 @@ def _price(text: str) -> float:
     if not 0 <= price < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is no share of the gain: give a number from 0, such as 0.1")
     return price
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text} is no share of the gain: give a number between 0 and 1, such as 0.05"
+        )
+    return share
 
 
 def _whole(text: str) -> int:
@@ -69,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("recommend", "verify"):
             command.add_argument("--json", action="store_true", help="print JSON instead of the table")
         if name == "recommend":
+            command.add_argument("--enough", type=_share, metavar="SHARE", default=0.05, help=ENOUGH_HELP)
             command.add_argument("cell", metavar="KEY=VALUE", nargs="*", help=CELL_HELP)
         if name in ("recommend", "report"):
             command.add_argument("--price", type=_price, metavar="SHARE", help=PRICE_HELP)
@@ -102,10 +116,10 @@ def _recommend(options: argparse.Namespace) -> int:
     from analysis.asked import parse_asked
     from analysis.load import load_study
     from analysis.recommend import analyse, recommendation_text, write_analysis
-    from analysis.unseen import with_asked
     from analysis.table import print_recommendation
+    from analysis.unseen import with_asked
 
-    analysis = analyse(load_study(options.runs), options.price)
+    analysis = analyse(load_study(options.runs), options.price, options.enough)
     if options.cell:
         analysis = with_asked(analysis, parse_asked(options.cell), options.price)
     write_analysis(analysis)

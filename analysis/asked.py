@@ -46,7 +46,11 @@ def _name(text: str) -> str:
 
 # Key: the field, how its text is read, and what it takes.
 KEYS: dict[str, tuple[str, Callable[[str], Any], str]] = {
-    "dataset_size": ("dataset_size", lambda text: _count(text.removeprefix("n")), "training images: n24 or 24"),
+    "dataset_size": (
+        "dataset_size",
+        lambda text: _count(text.removeprefix("n")),
+        "training images: n24 or 24",
+    ),
     "resolution": ("resolution", lambda text: _count(text.removeprefix("px")), "pixels: px512 or 512"),
     "method": ("method", _name, "lora, dreambooth, text_to_image, ..."),
     "base_model": ("base_model", _name, "sd15, sdxl, ..."),
@@ -68,7 +72,9 @@ def parse_asked(texts: Sequence[str]) -> Asked:
         if not equals or key not in KEYS:
             near = difflib.get_close_matches(key, list(KEYS), n=1)
             meant = f"; did you mean {near[0]}?" if near else ""
-            raise RequestError(f"{text}: a cell is asked for as dataset_size=n24; keys are {', '.join(KEYS)}{meant}")
+            raise RequestError(
+                f"{text}: a cell is asked for as dataset_size=n24; keys are {', '.join(KEYS)}{meant}"
+            )
         name, read, takes = KEYS[key]
         if name in values:
             raise RequestError(f"{text}: {key} stands there twice: one cell is answered at a time")

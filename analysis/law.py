@@ -155,7 +155,9 @@ def exponent(images: Array, time: Array, log_sd: Array) -> tuple[float, float, f
     """Posterior quantiles (5, 50, 95 %) of the power of the images alone; all arrays are (cells,)."""
     levels = dict.fromkeys(LEVELS, "")
     cells = zip(images, time, log_sd, strict=True)
-    observed = [Observation(Place(int(n), 1, 1, 1.0, levels), float(np.log(t)), float(s) ** 2) for n, t, s in cells]
+    observed = [
+        Observation(Place(int(n), 1, 1, 1.0, levels), float(np.log(t)), float(s) ** 2) for n, t, s in cells
+    ]
     return fit_law(observed).coefficient("images")
 
 

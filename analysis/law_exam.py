@@ -95,7 +95,12 @@ def _only(analysis: Analysis, kept: Sequence[CellResult]) -> Analysis:
 
 
 def _question(
-    axis: str, known: Analysis, kept: Sequence[CellResult], cell: CellResult, truths: list[Truth], constant: int
+    axis: str,
+    known: Analysis,
+    kept: Sequence[CellResult],
+    cell: CellResult,
+    truths: list[Truth],
+    constant: int,
 ) -> Question:
     answer, run = cell.answer, longest(cell.best)
     batch = int(run.facts.hyperparameters.get("batch") or 1)
@@ -157,7 +162,10 @@ def law_lines(law: Law) -> list[str]:
                 f"lr x steps at the minimum goes with {names[name]}^{median:.2f} ({low:.2f} to {high:.2f}) over "
                 f"{len(values)} values from {values[0]:g} to {values[-1]:g}"
             )
-    return [*lines, f"what is left between cells: a factor e^{law.between_cells:.2f}; {len(law.observed)} cells"]
+    return [
+        *lines,
+        f"what is left between cells: a factor e^{law.between_cells:.2f}; {len(law.observed)} cells",
+    ]
 
 
 def exam_table(questions: Sequence[Question]) -> Table:
@@ -190,8 +198,12 @@ def print_law(analysis: Analysis) -> None:
     """
     cells = law_cells(analysis)
     if not cells:
-        raise RequestError(f"{analysis.study.root}: no cell shows its minimum, so there is no law across cells")
-    for line in law_lines(fit_law([observation(cell, cell.pooled) for cell in cells if cell.pooled is not None])):
+        raise RequestError(
+            f"{analysis.study.root}: no cell shows its minimum, so there is no law across cells"
+        )
+    for line in law_lines(
+        fit_law([observation(cell, cell.pooled) for cell in cells if cell.pooled is not None])
+    ):
         print(line)
     questions = {axis: sit_exam(analysis, axis) for axis in AXES}
     asked = [item for items in questions.values() for item in items]
@@ -207,7 +219,11 @@ def print_law(analysis: Analysis) -> None:
 
 
 def _marks_line(axis: str, marks: Marks) -> str:
-    beyond = f"; {marks.beyond_refused} of {marks.beyond} beyond a factor {LARGEST_FACTOR:g} refused" if marks.beyond else ""
+    beyond = (
+        f"; {marks.beyond_refused} of {marks.beyond} beyond a factor {LARGEST_FACTOR:g} refused"
+        if marks.beyond
+        else ""
+    )
     if not marks.answered:
         return f"{axis} left out: none of {marks.asked} cells answered{beyond}"
     return (

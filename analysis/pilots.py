@@ -17,8 +17,20 @@ from conf.compose import options
 from conf.quoting import override
 
 # Said anew for each run, or of the sweep alone.
-_OWN = ("dataset_size", "resolution", "method", "base_model", "seed", "study", "run_dir", "runs_dir", "stopping")
-_OWN += ("budget", "experiment", "tracker", "sweep", "space", "launch", "dataset.fold", "dataset.folds")
+_OWN = (
+    *(
+        "dataset_size",
+        "resolution",
+        "method",
+        "base_model",
+        "seed",
+        "study",
+        "run_dir",
+        "runs_dir",
+        "stopping",
+    ),
+    *("budget", "experiment", "tracker", "sweep", "space", "launch", "dataset.fold", "dataset.folds"),
+)
 
 
 def pilot_command(study: Study, like: Run, levels: Mapping[str, Any], seed: int, max_steps: int) -> str:
@@ -53,7 +65,7 @@ def next_seed(runs: list[Run]) -> int:
 
 def rounded_up(steps: float) -> int:
     """Two significant digits, no fewer steps."""
-    unit = 10 ** max(0, math.floor(math.log10(max(steps, 1))) - 1)
+    unit = int(10 ** max(0, math.floor(math.log10(max(steps, 1))) - 1))
     return math.ceil(steps / unit) * unit
 
 

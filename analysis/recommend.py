@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from analysis.comparable import not_comparable, outside_law, with_caveats
+from analysis.enough import SHARE, ImagesAnswer, SizeGain, images_enough
 from analysis.law import LEVELS, Observation, Place, law_record
 from analysis.load import Cell, Study
 from analysis.run import Run
@@ -69,23 +70,48 @@ class Analysis:
     study: Study
     cells: tuple[CellResult, ...]
     recommendation: Recommendation
+    enough: tuple[ImagesAnswer, ...] = ()  # how many images are enough
 
 
-def analyse(study: Study, price: float | None = None) -> Analysis:
-    """Fit every run, answer every cell; price: of a whole horizon of training, in gain."""
+def analyse(study: Study, price: float | None = None, share: float = SHARE) -> Analysis:
+    """Fit every run, answer every cell.
+
+    price: of a whole horizon of training, in gain. share: images are enough where doubling them buys less of the gain.
+    """
     cells = tuple(answer_cell(cell, price) for cell in study.cells)
     reasons = [outside_law(cell.runs) for cell in study.cells]
     found = list(zip(cells, reasons, strict=True))
     left_out = {cell.answer.run or cell.answer.label(): why for cell, why in found if why}
-    law = law_record(observations([cell for cell, why in found if not why]), left_out)
+    inside = [cell for cell, why in found if not why]
+    law = law_record(observations(inside), left_out)
+    enough = tuple(images_enough(size_gains(inside), share))
+    if law is not None and enough:
+        law["images_enough"] = [asdict(item) for item in enough]
     recommendation = Recommendation(study=study.name, cells=[cell.answer for cell in cells], law=law)
-    return Analysis(study, cells, recommendation)
+    return Analysis(study, cells, recommendation, enough)
+
+
+def size_gains(cells: Sequence[CellResult]) -> list[SizeGain]:
+    """The gain of each cell whose minimum was passed, for the question how many images are enough."""
+    found = []
+    for cell in cells:
+        row = cell.answer
+        if cell.pooled is None or not shows_minimum(cell.pooled) or row.gain is None or row.images is None:
+            continue
+        levels = {name: getattr(row, name) for name in (*LEVELS, "base_model", "resolution")}
+        errors = np.square([item.best_loss_sd for item in cell.best if np.isfinite(item.best_loss_sd)])
+        error = float(np.sqrt(errors.mean() / len(errors))) if len(errors) else 0.0
+        panels = frozenset[str]().union(*(item.run.panels for item in cell.best))
+        found.append(SizeGain(levels, row.images, row.gain, error, panels))
+    return found
 
 
 def observations(cells: Sequence[CellResult]) -> list[Observation]:
     """What each cell says of the law: those whose curves show a gain and a minimum that was passed."""
     found = [(cell, cell.pooled) for cell in cells]
-    return [observation(cell, pooled) for cell, pooled in found if pooled is not None and shows_minimum(pooled)]
+    return [
+        observation(cell, pooled) for cell, pooled in found if pooled is not None and shows_minimum(pooled)
+    ]
 
 
 def shows_minimum(pooled: PooledPosterior) -> bool:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from analysis.asked import Asked
 from analysis.comparable import outside_law
 from analysis.law import Law, Place, fit_law
+from analysis.law_draws import LawDraws
 from analysis.load import Study
 from analysis.pilots import next_seed, pilot_command, rounded_up
 from analysis.recommend import Analysis, CellResult, kohya, longest, observation, shows_minimum
@@ -31,74 +32,12 @@ from curves.answer import (
     answer,
 )
 from curves.law import LARGEST_FACTOR
-from curves.pooling import PooledPosterior
-from curves.posterior import Misfit, TimePrior
 from curves.recommendation import CellAnswer
-from curves.shapes import Shapes, regret_within
 
 Array = NDArray[np.float64]
 ASKED_LEVELS = ("method", "base_model", "captions")
 OTHER_LEVEL = 2.0  # distance of a cell with another level, in natural logs of images or resolution
 HORIZON_QUANTILE, HORIZON_FACTOR = 0.99, 1.5  # how far a constant schedule is looked at beyond the minimum
-
-
-@dataclass(frozen=True)
-class LawDraws:
-    """A fresh run of an unseen cell: its time from the law, its shape from the cells that are like it.
-
-    Keeps the protocol curves.answer.RegretDraws.
-    """
-
-    law: Law
-    place: Place
-    donors: tuple[PooledPosterior, ...]
-    weights: Array  # of the donors, sum 1
-    time_prior_assumed: bool = False
-    misfit: Misfit = Misfit(1.0, 0.0, False)
-
-    @property
-    def probability_of_gain(self) -> float:
-        return float(self.weights @ [donor.probability_of_gain for donor in self.donors])
-
-    @property
-    def last_lr_sum(self) -> float:
-        return max(donor.last_lr_sum for donor in self.donors)
-
-    def probability_passed(self, lr_sum: float | None = None) -> float:
-        """Of the donors their own; P(the minimum lies before lr_sum) where that is asked."""
-        if lr_sum is not None:
-            return float(np.mean(self.minimum_draws(count=DRAWS) < lr_sum))
-        return float(self.weights @ [donor.probability_passed() for donor in self.donors])
-
-    def draw_shapes(self, count: int, seed: int = 0) -> Shapes:
-        """Shapes of count fresh runs."""
-        random = np.random.default_rng(seed)
-        donor = random.choice(len(self.donors), count, p=self.weights)
-        spread = np.sqrt([item.spread_variance() for item in self.donors])[donor]
-        time = np.exp(self.law.draw(self.place, count, seed) + spread * random.standard_normal(count))
-        parts = [item.draw_shapes(count, seed) for item in self.donors]
-        fields = {
-            name: np.array([getattr(part, name) for part in parts])[donor, np.arange(count)]
-            for name in Shapes.__dataclass_fields__
-        }
-        return Shapes(**fields).at_time(time)
-
-    def regret_draws(self, lr_sum: Array, count: int = 1000, seed: int = 0) -> Array:
-        return regret_within(np.asarray(lr_sum), self.draw_shapes(count, seed))
-
-    def minimum_draws(self, horizon_lr_sum: float | None = None, count: int = 1000, seed: int = 0) -> Array:
-        draws = self.draw_shapes(count, seed).time
-        return draws if horizon_lr_sum is None else np.minimum(draws, horizon_lr_sum)
-
-    def gain_summary(self, count: int = 1000, seed: int = 0) -> tuple[float, float]:
-        """Of the donors; the law does not say how large the gain is."""
-        parts = np.array([donor.gain_summary(count, seed) for donor in self.donors])
-        mean = float(self.weights @ parts[:, 0])
-        return mean, float(np.sqrt(self.weights @ (parts[:, 1] ** 2 + (parts[:, 0] - mean) ** 2)))
-
-    def with_time_prior(self, prior: TimePrior) -> LawDraws:
-        """The law is what is known of the time."""
-        return self
 
 
 @dataclass(frozen=True)
@@ -201,14 +140,21 @@ def refused_by_rule(unseen: Unseen) -> str | None:
         value = getattr(unseen.place, name)
         if low / LARGEST_FACTOR <= value <= high * LARGEST_FACTOR:
             continue
+        within = _within_reach(name, value)
+        nearer = (
+            replace(unseen.place, images=within)
+            if name == "images"
+            else replace(unseen.place, resolution=within)
+        )
         return (
             f"{value} {unit}: more than a factor {LARGEST_FACTOR:g} outside of what was run ({low} to {high} {unit}); "
-            f"a pilot lifts this: {_pilot(unseen, **{name: _within_reach(name, value)})}"
+            f"a pilot lifts this: {_pilot(unseen, nearer)}"
         )
     for name in ASKED_LEVELS:
         known = sorted({str(getattr(donor.answer, name)) for donor in unseen.donors})
         if str(unseen.facts[name]) not in known:
-            return f"{name}={unseen.facts[name]}: was not run ({', '.join(known)} were); a pilot lifts this: {_pilot(unseen)}"
+            asked = f"{name}={unseen.facts[name]}: was not run ({', '.join(known)} were)"
+            return f"{asked}; a pilot lifts this: {_pilot(unseen)}"
     return None
 
 
@@ -229,7 +175,9 @@ def _facts(analysis: Analysis, cells: Sequence[CellResult], asked: Asked) -> dic
             raise RequestError(f"{key}: say which one is asked about: {key}=...; the study has {listed}")
         facts[name] = values[0] if said is None else said
     for name in ("method", "base_model", "captions"):
-        if facts[name] not in (run := {getattr(cell.answer, name) for cell in known}) and facts[name] not in options(name):
+        if facts[name] not in (run := {getattr(cell.answer, name) for cell in known}) and facts[
+            name
+        ] not in options(name):
             valid = sorted(map(str, run | set(options(name))))
             raise RequestError(f"{name}={facts[name]}: there is no such option; valid are {', '.join(valid)}")
     return facts | {"dataset_size": f"n{facts['images']}"}
@@ -255,9 +203,12 @@ def _unseen(study: Study, cells: Sequence[CellResult], facts: dict[str, Any], as
     nearest = observed[list(cells).index(donors[0])].place
     levels = {**nearest.levels, **{name: str(facts[name]) for name in ASKED_LEVELS}}
     levels["base_id"] = next(
-        (donor.answer.base_id for donor in donors if donor.answer.base_model == facts["base_model"]), "unknown"
+        (donor.answer.base_id for donor in donors if donor.answer.base_model == facts["base_model"]),
+        "unknown",
     )
-    place = Place(facts["images"], facts["resolution"], asked.batch or nearest.batch, asked.lr or nearest.lr, levels)
+    place = Place(
+        facts["images"], facts["resolution"], asked.batch or nearest.batch, asked.lr or nearest.lr, levels
+    )
     weights = np.exp(-0.5 * np.array([distance(cell) for cell in donors]) ** 2) + 1e-12
     return Unseen(study, facts, place, fit_law(observed), tuple(donors), weights / weights.sum())
 
@@ -304,7 +255,9 @@ def _least_regret(
         recommended_steps=int(steps[np.argmin(regret.mean(axis=0))]),
         recommended_steps_best_kept=int(sure[0]) if len(sure) else None,
         minimum=minimum,
-        window=Window(int(likely[0]), int(likely[-1]), bool(likely[-1] == steps[-1])) if len(likely) else None,
+        window=Window(int(likely[0]), int(likely[-1]), bool(likely[-1] == steps[-1]))
+        if len(likely)
+        else None,
         priced_steps=None if price is None else int(steps[np.argmin(cost)]),
     )
 
@@ -339,7 +292,13 @@ def row_of(unseen: Unseen, found: Answer, price: float | None) -> CellAnswer:
         images_seen=seen,
         epochs=None if seen is None else round(seen / place.images, 2),
         stopping="posterior" if ok else "evidence",
-        evidence={"runs": 0, "evaluations": 0, "censored_runs": 0, "runs_found": 0, "cells": len(unseen.law.observed)},
+        evidence={
+            "runs": 0,
+            "evaluations": 0,
+            "censored_runs": 0,
+            "runs_found": 0,
+            "cells": len(unseen.law.observed),
+        },
         source="law",
         kohya=kohya(steps, place.images, place.batch) if ok else None,
     )
@@ -358,9 +317,9 @@ def _within_reach(name: str, value: int) -> int:
     return fitting[0] if fitting else least
 
 
-def _pilot(unseen: Unseen, **instead: int) -> str:
+def _pilot(unseen: Unseen, place: Place | None = None) -> str:
     """The command of the cheapest run that would let the law answer: there, or on the way there."""
-    place = replace(unseen.place, **instead)
+    place = place or unseen.place
     mean, variance = unseen.law.moments(place)
     like = longest(unseen.nearest.best)
     known = all(str(unseen.facts[name]) == str(getattr(unseen.nearest.answer, name)) for name in ASKED_LEVELS)
