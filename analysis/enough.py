@@ -10,7 +10,7 @@ gain that they give.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -82,6 +82,10 @@ class ImagesAnswer:
     low: tuple[float, ...] = ()
     median: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """For recommendation.json."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 import json
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def analyse(study: Study, price: float | None = None, share: float = SHARE) -> A
     law = law_record(observations(inside), left_out)
     enough = tuple(images_enough(size_gains(inside), share))
     if law is not None and enough:
-        law["images_enough"] = [asdict(item) for item in enough]
+        law["images_enough"] = [item.record() for item in enough]
     recommendation = Recommendation(study=study.name, cells=[cell.answer for cell in cells], law=law)
     return Analysis(study, cells, recommendation, enough)
 
