@@ -28,7 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 PRICE_HELP = "also the steps of least cost where the whole horizon costs this share of the gain, as 0.1"
 SET_HELP = "what the log does not say: dataset=cats dataset_size=20 resolution=512 method=lora base_model=sd15 lr=1e-4 ..."
 ENOUGH_HELP = "images are enough where doubling them buys less than this share of the gain (0.05)"
-CELL_HELP = "also a cell that was not run, from the law across cells: dataset_size=n24 resolution=px96 method=lora ..."
+CELL_HELP = {
+    "recommend": "also a cell that was not run, from the law across cells: dataset_size=n24 resolution=px96 ...",
+    "next": "a cell that was not run: what its first run would tell",
+}
 STEPS_HELP = (
     "logged steps that make one optimizer update: the gradient accumulation of a tool that logs micro-steps"
 )
@@ -74,16 +77,18 @@ def _parser() -> argparse.ArgumentParser:
         "replay": "what each stop rule would have cost on the recorded curves",
         "panel": "scatter of the training loss against the paired error of the held-out loss, run by run",
         "law": "the law across cells, and its exam: cells left out and recommended from the rest",
+        "next": "which run to make next: the one that narrows an answer most a step, with its command",
         "verify": "a study's recommendation against fresh runs of the same cells",
     }
     for name, text in texts.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("runs", metavar="STUDY" if name == "verify" else "RUNS", help=runs)
-        if name in ("recommend", "verify"):
+        if name in ("recommend", "verify", "next"):
             command.add_argument("--json", action="store_true", help="print JSON instead of the table")
         if name == "recommend":
             command.add_argument("--enough", type=_share, metavar="SHARE", default=0.05, help=ENOUGH_HELP)
-            command.add_argument("cell", metavar="KEY=VALUE", nargs="*", help=CELL_HELP)
+        if name in ("recommend", "next"):
+            command.add_argument("cell", metavar="KEY=VALUE", nargs="*", help=CELL_HELP[name])
         if name in ("recommend", "report"):
             command.add_argument("--price", type=_price, metavar="SHARE", help=PRICE_HELP)
         if name == "verify":
@@ -162,6 +167,17 @@ def _panel(options: argparse.Namespace) -> int:
     return 0
 
 
+def _next(options: argparse.Namespace) -> int:
+    from analysis.asked import parse_asked
+    from analysis.design import print_next
+    from analysis.load import load_study
+    from analysis.recommend import analyse
+
+    asked = parse_asked(options.cell) if options.cell else None
+    print_next(analyse(load_study(options.runs)), asked, options.json)
+    return 0
+
+
 def _law(options: argparse.Namespace) -> int:
     from analysis.law_exam import print_law
     from analysis.load import load_study
@@ -200,6 +216,7 @@ _COMMANDS = {
     "replay": _replay,
     "panel": _panel,
     "law": _law,
+    "next": _next,
     "verify": _verify,
 }
 

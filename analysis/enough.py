@@ -85,7 +85,9 @@ class ImagesAnswer:
 
     def record(self) -> dict[str, Any]:
         """For recommendation.json."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
 
 
 @dataclass(frozen=True)

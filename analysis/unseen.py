@@ -97,14 +97,24 @@ def recommend_unseen(analysis: Analysis, asked: Asked, price: float | None = Non
     own = [cell.answer for cell in analysis.cells if _is_cell(cell.answer, facts)]
     if own:
         return own[0]
+    unseen = ask_unseen(analysis, asked)
+    reason = refused_by_rule(unseen)
+    return row_of(unseen, Answer("refused", reason), price) if reason else answer_unseen(unseen, price)
+
+
+def ask_unseen(analysis: Analysis, asked: Asked) -> Unseen:
+    """The cell that was asked for with the law and the cells that answer it, whether it was run or not.
+
+    Raises:
+        RequestError: a level that has to be said, or one that there is not; or no cell shows its minimum.
+    """
+    cells = law_cells(analysis)
     if not cells:
         raise RequestError(
             f"{analysis.study.root}: no cell of the study shows its minimum, so nothing is known of other cells: "
             "train longer, or ask for what needs no run with `python -m analysis recommend --prior ...`"
         )
-    unseen = _unseen(analysis.study, cells, facts, asked)
-    reason = refused_by_rule(unseen)
-    return row_of(unseen, Answer("refused", reason), price) if reason else answer_unseen(unseen, price)
+    return _unseen(analysis.study, cells, _facts(analysis, cells, asked), asked)
 
 
 def answer_unseen(unseen: Unseen, price: float | None = None) -> CellAnswer:
@@ -115,7 +125,7 @@ def answer_unseen(unseen: Unseen, price: float | None = None) -> CellAnswer:
         ratio = minimum.high / max(minimum.low, 1)
         reason = (
             f"too wide: the law puts the minimum between {minimum.low} and {minimum.high} steps, "
-            f"high/low {ratio:.1f} and {WIDEST_INTERVAL:g} are allowed; a pilot narrows it: {_pilot(unseen)}"
+            f"high/low {ratio:.1f} and {WIDEST_INTERVAL:g} are allowed; a pilot narrows it: {pilot_of(unseen)}"
         )
         return row_of(unseen, Answer("refused", reason), price)
     found = answer(draws, schedule, price=price)
@@ -148,13 +158,13 @@ def refused_by_rule(unseen: Unseen) -> str | None:
         )
         return (
             f"{value} {unit}: more than a factor {LARGEST_FACTOR:g} outside of what was run ({low} to {high} {unit}); "
-            f"a pilot lifts this: {_pilot(unseen, nearer)}"
+            f"a pilot lifts this: {pilot_of(unseen, nearer)}"
         )
     for name in ASKED_LEVELS:
         known = sorted({str(getattr(donor.answer, name)) for donor in unseen.donors})
         if str(unseen.facts[name]) not in known:
             asked = f"{name}={unseen.facts[name]}: was not run ({', '.join(known)} were)"
-            return f"{asked}; a pilot lifts this: {_pilot(unseen)}"
+            return f"{asked}; a pilot lifts this: {pilot_of(unseen)}"
     return None
 
 
@@ -317,7 +327,7 @@ def _within_reach(name: str, value: int) -> int:
     return fitting[0] if fitting else least
 
 
-def _pilot(unseen: Unseen, place: Place | None = None) -> str:
+def pilot_of(unseen: Unseen, place: Place | None = None) -> str:
     """The command of the cheapest run that would let the law answer: there, or on the way there."""
     place = place or unseen.place
     mean, variance = unseen.law.moments(place)
