@@ -111,6 +111,13 @@ def ratio_of(cell: CellResult) -> float:
     return math.exp(known_of(cell).log_ratio())
 
 
+def expected_ratio(cell: CellResult | None, more: int) -> float:
+    """high/low that is expected of a cell after so many more runs; None: of a cell without any."""
+    known = Known() if cell is None else known_of(cell)
+    now = math.exp(known.log_ratio()) if cell is None else ratio_of(cell)
+    return float(now ** (known.log_ratio(more) / known.log_ratio()))
+
+
 def next_runs(analysis: Analysis, asked: Asked | None = None) -> list[NextRun]:
     """The runs that could be made, the one that narrows most a step first; of an asked cell alone where one is asked for.
 

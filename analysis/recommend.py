@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 import json
 from pathlib import Path
@@ -171,8 +171,13 @@ def fit_run(run: Run) -> FittedRun:
     return FittedRun(run, posterior, start, float(latent[:, at].mean()), float(latent[:, at].std()))
 
 
-def answer_cell(cell: Cell, price: float | None = None) -> CellResult:
-    """One row: refused where the runs cannot be compared, otherwise what the pooled curves say."""
+def answer_cell(
+    cell: Cell, price: float | None = None, fit_one: Callable[[Run], FittedRun] = fit_run
+) -> CellResult:
+    """One row: refused where the runs cannot be compared, otherwise what the pooled curves say.
+
+    fit_one: fits a run, or remembers how it was fitted.
+    """
     found_runs = len(cell.runs)
     reason = not_comparable(cell.runs)
     if reason is not None:
@@ -180,7 +185,7 @@ def answer_cell(cell: Cell, price: float | None = None) -> CellResult:
         return CellResult(
             _row(cell, "refused", reason, evidence=_evidence(unfitted, found_runs)), unfitted, ()
         )
-    runs = tuple(fit_run(run) for run in cell.runs)
+    runs = tuple(fit_one(run) for run in cell.runs)
     fitted = [item for item in runs if item.posterior is not None]
     if not fitted:
         reason = _without_evaluations(cell.runs)

@@ -19,6 +19,7 @@ from sweep.alarm import Alarm
 from sweep.attempts import Attempt, failures_in_vain, note_end, note_start, read_attempts
 from sweep.cells import Cell, Request, key_of
 from sweep.cost import measured_speed
+from sweep.design import Design
 from sweep.hints import command, shown
 from sweep.inputs import NEIGHBOURS
 from sweep.launch import LaunchBackend, Order, Process, trainer_command, trial_environment
@@ -98,6 +99,7 @@ class Supervisor:
             )
             for cell in request.cells
         }
+        self._design = Design(folder, sweep) if sweep.design == "adaptive" else None
         self._starts = Starts(sweep.start_from, request.cells, self._studies)
         costs = zip(request.cells, expected_costs(request), strict=True)
         self._expected = {cell.label: cost.seconds for cell, cost in costs}
@@ -184,12 +186,34 @@ class Supervisor:
         open_cells = self._open_cells()
         if not open_cells or trials_exhausted(self._account) is not None:
             return None
-        if self._request.config.sweep.start_from == NEIGHBOURS:  # which have to have come before
+        if self._design is not None:
+            chosen = self._design.choose(open_cells, self._folders())
+            if chosen is None:
+                return None
+            cell = chosen
+        elif self._request.config.sweep.start_from == NEIGHBOURS:  # which have to have come before
             cell = open_cells[0]
         else:
             cell = min(open_cells, key=lambda item: (self._asked(item), -self._expected[item.label]))
         study = self._studies[cell.label]
         return cell, study.ask(self._starts.of(cell) if study.takes_start() else None)
+
+    def _folders(self) -> dict[str, list[str]]:
+        """The run folders of each cell's trials that are there, by its label."""
+        trials = self._folder.trials
+        return {
+            label: [name for name in study.folders() if (trials / name).is_dir()]
+            for label, study in self._studies.items()
+        }
+
+    def _narrow_enough(self) -> bool:
+        """Whether an adaptive design has ended the sweep: no cell that lacks trials needs them."""
+        open_cells = self._open_cells()
+        unfinished = any(row.outcome in UNFINISHED for row in self._rows.values())
+        if self._design is None or self._halt is not None or not open_cells or unfinished:
+            return False
+        folders = self._folders()
+        return all(self._design.narrow(folders[cell.label]) for cell in open_cells)
 
     def _open_cells(self) -> list[Cell]:
         """Cells that lack trials."""
@@ -385,7 +409,13 @@ class Supervisor:
         for line in front_lines(rows, self._request.config.sweep.objectives):
             say(line)
         totals = self._totals()
-        if totals.done < totals.planned and (reached := self._limit_reached()) is not None:
+        enough = self._narrow_enough()
+        if enough:
+            say(
+                f"{totals.done} of {totals.planned} trials were enough: high/low of the minimum is at most "
+                f"{self._request.config.sweep.narrow_enough:g} in every cell that has trials left"
+            )
+        elif totals.done < totals.planned and (reached := self._limit_reached()) is not None:
             self._spending.save(reached)
             say(f"{totals.done} of {totals.planned} trials are done: a limit is reached: {reached}")
             say(f"raise it and continue with: {how_to_raise(reached, self._folder.path)}")
@@ -398,7 +428,7 @@ class Supervisor:
                 raise RequestError(self._halt.reason)
             return self._halt.status
         self._refuse_failure()
-        if totals.done < totals.planned:
+        if totals.done < totals.planned and not enough:
             raise WorkError(
                 f"{totals.planned - totals.done} trials were ended from outside: "
                 f"{command('resume', self._folder.path)} continues them"
