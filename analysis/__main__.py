@@ -9,7 +9,7 @@ from pathlib import Path
 import sys
 from typing import Any
 
-from conf.errors import exit_status
+from conf.errors import RequestError, exit_status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 PRICE_HELP = "also the steps of least cost where the whole horizon costs this share of the gain, as 0.1"
 SET_HELP = "what the log does not say: dataset=cats dataset_size=20 resolution=512 method=lora base_model=sd15 lr=1e-4 ..."
+PRIOR_HELP = "no RUNS: what public facts say before any run, for dataset_size=20 method=text_to_image optimizer.lr=1e-6"
 ENOUGH_HELP = "images are enough where doubling them buys less than this share of the gain (0.05)"
 CELL_HELP = {
     "recommend": "also a cell that was not run, from the law across cells: dataset_size=n24 resolution=px96 ...",
@@ -82,10 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     }
     for name, text in texts.items():
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("runs", metavar="STUDY" if name == "verify" else "RUNS", help=runs)
+        optional: dict[str, Any] = {"nargs": "?"} if name == "recommend" else {}
+        command.add_argument("runs", metavar="STUDY" if name == "verify" else "RUNS", help=runs, **optional)
         if name in ("recommend", "verify", "next"):
             command.add_argument("--json", action="store_true", help="print JSON instead of the table")
         if name == "recommend":
+            command.add_argument("--prior", action="store_true", help=PRIOR_HELP)
             command.add_argument("--enough", type=_share, metavar="SHARE", default=0.05, help=ENOUGH_HELP)
         if name in ("recommend", "next"):
             command.add_argument("cell", metavar="KEY=VALUE", nargs="*", help=CELL_HELP[name])
@@ -120,10 +123,18 @@ def _add_import(commands: Any) -> None:
 def _recommend(options: argparse.Namespace) -> int:
     from analysis.asked import parse_asked
     from analysis.load import load_study
+    from analysis.prior import print_prior
     from analysis.recommend import analyse, recommendation_text, write_analysis
     from analysis.table import print_recommendation
     from analysis.unseen import with_asked
 
+    if options.prior:
+        print_prior(parse_asked([*filter(None, [options.runs]), *options.cell]), options.json)
+        return 0
+    if options.runs is None:
+        raise RequestError(
+            "recommend: give RUNS, the folder of a study; before any run, --prior and the cell"
+        )
     analysis = analyse(load_study(options.runs), options.price, options.enough)
     if options.cell:
         analysis = with_asked(analysis, parse_asked(options.cell), options.price)

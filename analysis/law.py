@@ -27,7 +27,7 @@ TAU = np.linspace(0.0, 3 * BETWEEN_CELLS_SD, 46)
 POWERS = ("images", "resolution", "batch", "lr")  # terms that are powers
 LEVELS = ("method", "base_id", "captions", "dataset")  # terms that are steps between levels
 # Mean and standard deviation of each power (docs/method.md, section 5).
-PRIORS = {"images": EXPONENT_PRIOR, "resolution": (0.0, 1.5), "batch": (-0.5, 0.35), "lr": (0.0, 0.15)}
+PRIORS = {"images": EXPONENT_PRIOR, "resolution": (0.0, 1.5), "batch": (-0.5, 0.25), "lr": (0.0, 0.15)}
 MEAN_SD, LEVEL_SD = 5.0, 2.0  # of mu, and of a level against the first
 
 

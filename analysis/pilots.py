@@ -45,8 +45,8 @@ def pilot_command(study: Study, like: Run, levels: Mapping[str, Any], seed: int,
     rest = {key: value for key, value in levels.items() if "." in key}
     name = f"n{levels['images']}-{levels['method']}-px{levels['resolution']}-seed{seed}"
     words = [
-        *_size(int(levels["images"])),
-        *_resolution(int(levels["resolution"])),
+        *size_override(int(levels["images"])),
+        *resolution_override(int(levels["resolution"])),
         *(override(key, value) for key, value in own.items()),
         *(item for item in _overrides(like) if _key(item) not in rest and not _is_own(item)),
         *(override(key, value) for key, value in rest.items() if value is not None),
@@ -75,12 +75,14 @@ def _place(study: Study) -> Path:
     return root / PILOTS if (root / "trials").is_dir() else root
 
 
-def _size(images: int) -> list[str]:
+def size_override(images: int) -> list[str]:
+    """What asks for so many training images."""
     name = f"n{images}"
     return [f"dataset_size={name}"] if name in options("dataset_size") else [f"dataset_size.images={images}"]
 
 
-def _resolution(pixels: int) -> list[str]:
+def resolution_override(pixels: int) -> list[str]:
+    """What asks for images of so many pixels a side."""
     name = f"px{pixels}"
     return [f"resolution={name}"] if name in options("resolution") else [f"resolution.pixels={pixels}"]
 

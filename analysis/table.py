@@ -98,7 +98,7 @@ def _from_law(cell: CellAnswer) -> str:
     """What the table has no column for: of a cell without runs nobody sees it elsewhere."""
     kept = f"where the best checkpoint is kept: {cell.recommended_steps_best_kept} steps"
     return "; ".join(
-        text for text in (kept if cell.recommended_steps_best_kept else "", words.kohya(cell)) if text
+        text for text in (kept if cell.recommended_steps_best_kept else "", words.kohya(cell.kohya)) if text
     )
 
 

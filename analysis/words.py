@@ -133,12 +133,14 @@ def _sizes(enough: Mapping[str, float] | None) -> str:
     return f"{median} ({low}–{high})"
 
 
-def kohya(cell: CellAnswer) -> str:
+def kohya(passes: Mapping[str, int] | None) -> str:
     """The same budget for sd-scripts; empty without one."""
-    if cell.kohya is None:
+    if passes is None:
         return ""
-    repeats, epochs = cell.kohya["repeats"], cell.kohya["epochs"]
-    return f"kohya: {repeats} repeat{'' if repeats == 1 else 's'} x {epochs} epochs"
+    repeats, epochs = passes["repeats"], passes["epochs"]
+    return (
+        f"kohya: {repeats} repeat{'' if repeats == 1 else 's'} x {epochs} epoch{'' if epochs == 1 else 's'}"
+    )
 
 
 def reason(cell: CellAnswer) -> str:
