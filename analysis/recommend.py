@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.comparable import not_comparable, outside_law, with_caveats
 from analysis.enough import SHARE, ImagesAnswer, SizeGain, images_enough
@@ -195,13 +196,18 @@ def answer_cell(
     pooled = _pool(comparable, best)
     found = answer(pooled, fresh_schedule(longest(best)), price=price)
     found = with_caveats(found, [item.run for item in best])
-    numbers = _numbers(cell, best, found, price)
+    numbers = _numbers(cell, best, found, price) | {"runner_up": runner_up(fitted, best)}
     row = _row(cell, found.status, found.reason, **numbers, evidence=_evidence(comparable, found_runs))
     return CellResult(row, runs, tuple(best), pooled)
 
 
 def best_replicates(fitted: Sequence[FittedRun]) -> list[FittedRun]:
     """The runs of the hyperparameters with the lowest held-out loss, smoothed, averaged over seeds."""
+    return _by_loss(fitted)[0]
+
+
+def _by_loss(fitted: Sequence[FittedRun]) -> list[list[FittedRun]]:
+    """Runs by their hyperparameters, those with the lowest held-out loss first."""
     groups: dict[str, list[FittedRun]] = {}
     for item in fitted:
         groups.setdefault(_key(item.run.facts.hyperparameters), []).append(item)
@@ -212,7 +218,50 @@ def best_replicates(fitted: Sequence[FittedRun]) -> list[FittedRun]:
         )  # decides where nothing improves the base
         return float(np.mean([item.best_loss for item in group])), float(mean)
 
-    return min(groups.values(), key=loss)
+    return sorted(groups.values(), key=loss)
+
+
+def runner_up(fitted: Sequence[FittedRun], best: Sequence[FittedRun]) -> dict[str, Any] | None:
+    """The second-best hyperparameters, and whether they can be told from the best; None where there are none.
+
+    `worse_by` and its `error` are in gain. The error is of the fits and, where both measured the same images, of the
+    paired difference over images; that between seeds is in it as far as there are replicates.
+    """
+    groups, gain = _by_loss(fitted), float(np.mean([item.start_loss - item.best_loss for item in best]))
+    if len(groups) < 2 or not gain > 0:
+        return None
+    second = groups[1]
+    losses = [np.array([item.best_loss for item in group]) for group in (best, second)]
+    variance = sum(_group_variance(group) for group in (best, second))
+    rows = [_best_images(group) for group in (best, second)]
+    if rows[0] is not None and rows[1] is not None and rows[0].shape == rows[1].shape:
+        variance += paired_difference(rows[1], rows[0])[1] ** 2
+    worse, error = float(losses[1].mean() - losses[0].mean()), float(np.sqrt(variance))
+    own, other = (group[0].run.facts.hyperparameters for group in (best, second))
+    return {
+        "hyperparameters": {
+            name: other.get(name) for name in {**own, **other} if own.get(name) != other.get(name)
+        },
+        "worse_by": round(worse / gain, 4),
+        "error": round(error / gain, 4),
+        "told_apart": worse > 2 * error,
+    }
+
+
+def _group_variance(group: Sequence[FittedRun]) -> float:
+    """Of the mean of the best losses of replicates: of their fits, and between them where there are several."""
+    fits = np.nan_to_num([item.best_loss_sd for item in group])
+    between = float(np.var([item.best_loss for item in group], ddof=1)) if len(group) > 1 else 0.0
+    return float(max(np.mean(np.square(fits)), between) / len(group))
+
+
+def _best_images(group: Sequence[FittedRun]) -> NDArray[np.float64] | None:
+    """Loss of each held-out image at the lowest evaluation, mean over replicates."""
+    curves = [item.run.curve() for item in group]
+    rows = [curve.image_loss[int(np.argmin(curve.loss))] for curve in curves if curve.image_loss is not None]
+    return (
+        np.mean(rows, axis=0) if len(rows) == len(curves) and len({len(row) for row in rows}) == 1 else None
+    )
 
 
 def _comparable(fitted: Sequence[FittedRun], best: FittedRun) -> list[FittedRun]:

@@ -86,6 +86,7 @@ def explanations(analysis: Analysis) -> list[str]:
     lines = [
         f"{words.cell_name(cell, cells)}: gain {words.gain(cell)}, {words.runs(cell)}; {words.reason(cell)}"
         + (f". {words.priced(cell)}" if cell.priced else "")
+        + (f". {text[0].upper()}{text[1:]}" if (text := words.runner_up(cell)) else "")
         + (f"; {_from_law(cell)}" if cell.source == "law" and cell.status == "ok" else "")
         for cell in cells
     ]

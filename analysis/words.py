@@ -133,6 +133,19 @@ def _sizes(enough: Mapping[str, float] | None) -> str:
     return f"{median} ({low}–{high})"
 
 
+def runner_up(cell: CellAnswer) -> str:
+    """The second-best hyperparameters and whether they are told from the best; empty where there are none."""
+    if cell.runner_up is None or cell.status == "no_gain":
+        return ""
+    values = ", ".join(
+        f"{name} {rate(value) if isinstance(value, float) else value}"
+        for name, value in cell.runner_up["hyperparameters"].items()
+    )
+    worse, error = (f"{100 * cell.runner_up[name]:.1f}" for name in ("worse_by", "error"))
+    told = "" if cell.runner_up["told_apart"] else ", not told apart"
+    return f"next best {values}: {worse} ± {error} % of gain worse{told}"
+
+
 def kohya(passes: Mapping[str, int] | None) -> str:
     """The same budget for sd-scripts; empty without one."""
     if passes is None:

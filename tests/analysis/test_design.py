@@ -66,7 +66,9 @@ def test_a_replicate_narrows_about_as_expected(tmp_path: Path) -> None:
     fell, expected = [], []
     for seed in range(8):
         runs = [Spec(images=8, best_time=0.15, seed=10 * seed + index, horizon=500) for index in (0, 1)]
-        one, two = (analyse(load_study(make_study(tmp_path / f"{seed}-{n}", runs[:n]))).cells[0] for n in (1, 2))
+        one, two = (
+            analyse(load_study(make_study(tmp_path / f"{seed}-{n}", runs[:n]))).cells[0] for n in (1, 2)
+        )
         fell.append(math.log(ratio_of(one) / ratio_of(two)))
         expected.append(math.log(ratio_of(one) / expected_ratio(one, 1)))
     assert 0 < sum(expected) <= sum(fell) < 3 * sum(expected)
