@@ -20,6 +20,7 @@ class Asked:
     method: str | None = None
     base_model: str | None = None
     captions: str | None = None
+    dataset: str | None = None
     lr: float | None = None
     batch: int | None = None
 
@@ -55,6 +56,7 @@ KEYS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "method": ("method", _name, "lora, dreambooth, text_to_image, ..."),
     "base_model": ("base_model", _name, "sd15, sdxl, ..."),
     "captions": ("captions", _name, "file, short, instance, ..."),
+    "dataset": ("dataset", _name, "the content id of a folder of images, or its first letters"),
     "optimizer.lr": ("lr", _rate, "a positive learning rate"),
     "optimizer.batch_size": ("batch", _count, "images an update, a whole number from 1"),
 }

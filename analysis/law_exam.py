@@ -18,7 +18,7 @@ from analysis.asked import Asked
 from analysis.law import POWERS, Law, fit_law
 from analysis.recommend import Analysis, CellResult, longest, observation
 from analysis.table import Table, print_table
-from analysis.unseen import law_cells, recommend_unseen
+from analysis.unseen import ASKED_LEVELS, law_cells, recommend_unseen
 from analysis.verify import RULE_OF_THUMB, Truth, best_constant, truth_of
 from conf.errors import RequestError
 from curves.law import LARGEST_FACTOR
@@ -76,9 +76,16 @@ def sit_exam(analysis: Analysis, axis: str) -> list[Question]:
         known = _only(analysis, kept)
         constant, _ = best_constant([truth for cell in kept for truth in truths[id(cell)]])
         for cell in cells:
-            if getattr(cell.answer, axis) == value and truths[id(cell)]:
+            if getattr(cell.answer, axis) == value and truths[id(cell)] and _levels_stay(cell, kept):
                 questions.append(_question(axis, known, kept, cell, truths[id(cell)], constant or 0))
     return questions
+
+
+def _levels_stay(cell: CellResult, kept: Sequence[CellResult]) -> bool:
+    """Whether its method, base, captions and folder were run elsewhere: else there is nothing to be asked."""
+    return all(
+        getattr(cell.answer, name) in {getattr(item.answer, name) for item in kept} for name in ASKED_LEVELS
+    )
 
 
 def _truths(cell: CellResult) -> list[Truth]:
@@ -104,7 +111,14 @@ def _question(
 ) -> Question:
     answer, run = cell.answer, longest(cell.best)
     batch = int(run.facts.hyperparameters.get("batch") or 1)
-    levels = (answer.images, answer.resolution, answer.method, answer.base_model, answer.captions)
+    levels = (
+        answer.images,
+        answer.resolution,
+        answer.method,
+        answer.base_model,
+        answer.captions,
+        answer.dataset,
+    )
     row = recommend_unseen(known, Asked(*levels, run.time_rate, batch))
     value, values = getattr(answer, axis), [getattr(item.answer, axis) for item in kept]
     minimum = float(np.exp(np.mean([math.log(max(truth.minimum, 1)) for truth in truths])))

@@ -35,7 +35,7 @@ from curves.law import LARGEST_FACTOR
 from curves.recommendation import CellAnswer
 
 Array = NDArray[np.float64]
-ASKED_LEVELS = ("method", "base_model", "captions")
+ASKED_LEVELS = ("method", "base_model", "captions", "dataset")
 OTHER_LEVEL = 2.0  # distance of a cell with another level, in natural logs of images or resolution
 HORIZON_QUANTILE, HORIZON_FACTOR = 0.99, 1.5  # how far a constant schedule is looked at beyond the minimum
 
@@ -170,27 +170,38 @@ def refused_by_rule(unseen: Unseen) -> str | None:
 
 def _facts(analysis: Analysis, cells: Sequence[CellResult], asked: Asked) -> dict[str, Any]:
     """All levels of the asked cell; what was not said is what all cells share."""
-    known = cells or analysis.cells
-    facts: dict[str, Any] = {}
-    for name, key, said in (
-        ("images", "dataset_size", asked.dataset_size),
-        ("resolution", "resolution", asked.resolution),
-        ("method", "method", asked.method),
-        ("base_model", "base_model", asked.base_model),
-        ("captions", "captions", asked.captions),
-    ):
-        values = sorted({getattr(cell.answer, name) for cell in known}, key=str)
-        if said is None and len(values) != 1:
-            listed = ", ".join(map(str, values))
-            raise RequestError(f"{key}: say which one is asked about: {key}=...; the study has {listed}")
-        facts[name] = values[0] if said is None else said
-    for name in ("method", "base_model", "captions"):
-        if facts[name] not in (run := {getattr(cell.answer, name) for cell in known}) and facts[
-            name
-        ] not in options(name):
-            valid = sorted(map(str, run | set(options(name))))
-            raise RequestError(f"{name}={facts[name]}: there is no such option; valid are {', '.join(valid)}")
+    known = [cell.answer for cell in cells or analysis.cells]
+    facts: dict[str, Any] = {
+        "images": _said("dataset_size", asked.dataset_size, [row.images for row in known])
+    }
+    facts["resolution"] = _said("resolution", asked.resolution, [row.resolution for row in known])
+    for name in ASKED_LEVELS:
+        facts[name] = _level(name, getattr(asked, name), [str(getattr(row, name)) for row in known])
     return facts | {"dataset_size": f"n{facts['images']}"}
+
+
+def _said(key: str, said: Any, known: Sequence[Any]) -> Any:
+    values = sorted(set(known), key=str)
+    if said is None and len(values) != 1:
+        raise RequestError(
+            f"{key}: say which one is asked about: {key}=...; the study has {', '.join(map(str, values))}"
+        )
+    return values[0] if said is None else said
+
+
+def _level(name: str, said: str | None, known: Sequence[str]) -> str:
+    """A level that was run, or one that there is; of the content ids of folders the one that begins so."""
+    value = str(_said(name, said, known))
+    if name == "dataset":
+        begun = sorted({item for item in known if item.startswith(value)})
+        if len(begun) != 1:
+            valid = ", ".join(sorted(set(known)))
+            raise RequestError(f"dataset={value}: is not the beginning of one content id; valid are {valid}")
+        return begun[0]
+    if value not in known and value not in options(name):
+        valid = ", ".join(sorted({*known, *options(name)}))
+        raise RequestError(f"{name}={value}: there is no such option; valid are {valid}")
+    return value
 
 
 def _is_cell(cell: CellAnswer, facts: dict[str, Any]) -> bool:

@@ -235,6 +235,30 @@ def test_one_size_and_resolution_are_too_wide_elsewhere(tmp_path: Path) -> None:
     assert "python train.py" in row.reason and "resolution=px96" in row.reason
 
 
+def test_of_two_folders_one_has_to_be_named(tmp_path: Path) -> None:
+    """Twice the time on the other images: the answer is that of the folder that is asked about."""
+    root = make_study(tmp_path / "two", [spec(n) for n in (4, 16)])
+    for number, images in enumerate((4, 16)):
+        other = replace(spec(images), best_time=2 * best_time(images, 64), panel="panel-b")
+        facts = make_run(root / "trials" / f"001{number}-other", other).run
+        record = json.loads(facts.read_text())
+        record["cell"]["dataset"] = "f00d00000000"
+        facts.write_text(json.dumps(record))
+    known = analyse(load_study(root))
+    with pytest.raises(
+        RequestError, match="dataset: say which one is asked about: dataset=...; the study has da7a"
+    ):
+        recommend_unseen(known, Asked(8))
+    with pytest.raises(
+        RequestError, match="dataset=c: is not the beginning of one content id; valid are da7a"
+    ):
+        recommend_unseen(known, Asked(8, dataset="c"))
+    ours, theirs = (recommend_unseen(known, Asked(8, dataset=name)) for name in ("da7a", "f00d"))
+    assert ours.minimum is not None and theirs.minimum is not None
+    assert 1.4 < theirs.minimum["median"] / ours.minimum["median"] < 2.8
+    assert theirs.dataset == "f00d00000000"
+
+
 def test_a_cell_that_was_run_answers_for_itself(analysis: Analysis) -> None:
     row = recommend_unseen(analysis, Asked(8, 64))
     assert row.source == "runs" and row in analysis.recommendation.cells
