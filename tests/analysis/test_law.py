@@ -246,7 +246,7 @@ def test_of_two_folders_one_has_to_be_named(tmp_path: Path) -> None:
         facts.write_text(json.dumps(record))
     known = analyse(load_study(root))
     with pytest.raises(
-        RequestError, match="dataset: say which one is asked about: dataset=...; the study has da7a"
+        RequestError, match=r"dataset: say which one is asked about: dataset=\.\.\.; the study has da7a"
     ):
         recommend_unseen(known, Asked(8))
     with pytest.raises(
