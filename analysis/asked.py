@@ -56,7 +56,11 @@ KEYS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "method": ("method", _name, "lora, dreambooth, text_to_image, ..."),
     "base_model": ("base_model", _name, "sd15, sdxl, ..."),
     "captions": ("captions", _name, "file, short, instance, ..."),
-    "dataset": ("dataset", _name, "the content id of a folder of images, or its first letters"),
+    "dataset": (
+        "dataset",
+        _name,
+        "the content id of a folder of images, or how it begins; new for other images",
+    ),
     "optimizer.lr": ("lr", _rate, "a positive learning rate"),
     "optimizer.batch_size": ("batch", _count, "images an update, a whole number from 1"),
 }

@@ -1,9 +1,10 @@
 """The law across cells: time of the minimum against images, resolution, batch, lr and levels (method.md section 5).
 
-    log S* = mu + rho_N log N + rho_R log R + rho_B log B + rho_lr log lr + levels + r_cell + noise
+    log S* = mu + rho_N log N + rho_R log R + rho_B log B + rho_lr log lr + levels + r_set + r_cell + noise
 
-S* is the sum of the learning rate at the minimum, r_cell ~ N(0, tau^2) what the terms do not explain, noise the error
-of a cell's own curves. Given tau all is normal and in closed form; tau is integrated on a grid.
+S* is the sum of the learning rate at the minimum, r_set ~ N(0, omega^2) of an image set, r_cell ~ N(0, tau^2) what the
+terms do not explain, noise the error of a cell's own curves. Given omega and tau all is normal and in closed form; both
+are integrated on a grid.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
 from scipy.special import ndtr
 
 from curves.law import EXPONENT_PRIOR
@@ -23,9 +23,13 @@ Array = NDArray[np.float64]
 FEWEST_SIZES = 3
 LEVEL = 0.9
 BETWEEN_CELLS_SD = 0.3  # half-normal prior scale of tau, natural log of time
-TAU = np.linspace(0.0, 3 * BETWEEN_CELLS_SD, 46)
+BETWEEN_SETS_SD = 0.5  # the same of image sets
+_TAU, _OMEGA = np.linspace(0.0, 3 * BETWEEN_CELLS_SD, 25), np.linspace(0.0, 3 * BETWEEN_SETS_SD, 13)
+NODES = np.stack(np.meshgrid(_TAU, _OMEGA, indexing="ij"), axis=-1).reshape(-1, 2)  # (nodes, 2): tau, omega
 POWERS = ("images", "resolution", "batch", "lr")  # terms that are powers
-LEVELS = ("method", "base_id", "captions", "dataset")  # terms that are steps between levels
+STEPS = ("method", "base_id", "captions")  # terms that are steps between levels
+SET = "dataset"  # the term of image sets, each a draw from all that there are
+LEVELS = (*STEPS, SET)
 # Mean and standard deviation of each power (docs/method.md, section 5).
 PRIORS = {"images": EXPONENT_PRIOR, "resolution": (0.0, 1.5), "batch": (-0.5, 0.25), "lr": (0.0, 0.15)}
 MEAN_SD, LEVEL_SD = 5.0, 2.0  # of mu, and of a level against the first
@@ -57,14 +61,15 @@ class Observation:
 
 @dataclass(frozen=True)
 class Law:
-    """The posterior: for each tau of a grid its weight and a normal of the coefficients.
+    """The posterior: for each node of a grid of (tau, omega) its weight and a normal of the coefficients.
 
     Attributes:
         observed: the cells that it is made from.
-        columns: names of the coefficients: mu, POWERS, then NAME=LEVEL for all levels but the first of each.
+        columns: names of the coefficients: mu, POWERS, NAME=LEVEL for all levels but the first of each of STEPS, and
+            dataset=ID of every image set.
         centre: logs at which mu is the value, (4,).
-        weights: of TAU, sum 1.
-        means, covariances: of the coefficients, (tau, columns) and (tau, columns, columns).
+        weights: of NODES, sum 1.
+        means, covariances: of the coefficients, (nodes, columns) and (nodes, columns, columns).
     """
 
     observed: tuple[Observation, ...]
@@ -75,27 +80,34 @@ class Law:
     covariances: Array
 
     def draw(self, place: Place, count: int, seed: int = 0) -> Array:
-        """log S* of the typical run of a cell there, (count,); a level that was not observed counts as the first."""
+        """log S* of the typical run of a cell there, (count,); see `moments` of levels that were not observed."""
         random = np.random.default_rng(seed)
-        at = random.choice(len(TAU), count, p=self.weights)
-        row = _row(place, self.columns, self.centre)
-        mean = self.means @ row
-        variance = np.einsum("i,tij,j->t", row, self.covariances, row) + TAU**2
+        at = random.choice(len(NODES), count, p=self.weights)
+        mean, variance = self._predicted(place)
         return np.asarray(mean[at] + np.sqrt(variance[at]) * random.standard_normal(count))
 
     def moments(self, place: Place) -> tuple[float, float]:
-        """Mean and variance of log S* of the typical run of a cell there."""
-        row = _row(place, self.columns, self.centre)
-        mean = self.means @ row
-        variance = np.einsum("i,tij,j->t", row, self.covariances, row) + TAU**2
+        """Mean and variance of log S* of the typical run of a cell there.
+
+        An image set that was not observed is a new draw; another level that was not counts as the first.
+        """
+        mean, variance = self._predicted(place)
         centre = float(self.weights @ mean)
         return centre, float(self.weights @ (variance + (mean - centre) ** 2))
+
+    def _predicted(self, place: Place) -> tuple[Array, Array]:
+        """Mean and variance at each node, (nodes,)."""
+        row = _row(place, self.columns, self.centre)
+        variance = np.einsum("i,nij,j->n", row, self.covariances, row) + NODES[:, 0] ** 2
+        if f"{SET}={place.levels[SET]}" not in self.columns:
+            variance = variance + NODES[:, 1] ** 2
+        return self.means @ row, variance
 
     def coefficient(self, column: str) -> tuple[float, float, float]:
         """Posterior quantiles (5, 50, 95 %) of one coefficient."""
         at = self.columns.index(column)
-        mean, sd = self.means[:, at], np.sqrt(self.covariances[:, at, at])
-        grid = np.linspace((mean - 6 * sd).min(), (mean + 6 * sd).max(), 4001)
+        mean, sd = self.means[:, at], np.sqrt(np.maximum(self.covariances[:, at, at], 0.0))
+        grid = np.linspace((mean - 6 * sd).min(), (mean + 6 * sd).max(), 2001)
         cumulative = self.weights @ ndtr((grid[None, :] - mean[:, None]) / np.maximum(sd[:, None], 1e-12))
         low, median, high = np.interp([(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2], cumulative, grid)
         return float(low), float(median), float(high)
@@ -103,7 +115,12 @@ class Law:
     @property
     def between_cells(self) -> float:
         """Posterior mean of tau."""
-        return float(self.weights @ TAU)
+        return float(self.weights @ NODES[:, 0])
+
+    @property
+    def between_sets(self) -> float:
+        """Posterior mean of omega; with one image set that of its prior."""
+        return float(self.weights @ NODES[:, 1])
 
 
 def fit_law(observed: Sequence[Observation]) -> Law:
@@ -114,40 +131,49 @@ def fit_law(observed: Sequence[Observation]) -> Law:
     columns = ("mu", *POWERS, *_levels(observed))
     rows = np.array([_row(item.place, columns, centre) for item in observed])
     times = np.array([item.log_time for item in observed])
+    noise = np.array([item.variance for item in observed])
     offset = float(times.mean())
     prior_mean = np.array([offset if name == "mu" else PRIORS.get(name, (0.0,))[0] for name in columns])
-    prior_sd = np.array([_prior_sd(name) for name in columns])
-    spread = rows * prior_sd**2  # cov(coefficients, times) is its transpose
     residual = times - rows @ prior_mean
-    noise = np.array([item.variance for item in observed])
-    score, means, covariances = [], [], []
-    for tau in TAU:
-        factor = cho_factor(spread @ rows.T + np.diag(noise + tau**2 + 1e-9), lower=True)
-        solved = cho_solve(factor, residual)
-        means.append(prior_mean + spread.T @ solved)
-        covariances.append(np.diag(prior_sd**2) - spread.T @ cho_solve(factor, spread))
-        evidence = -0.5 * residual @ solved - np.log(np.diag(factor[0])).sum()
-        score.append(evidence - 0.5 * (tau / BETWEEN_CELLS_SD) ** 2)
-    weights = np.exp(np.array(score) - max(score))
+    prior = np.array([[_prior_sd(name, omega) ** 2 for name in columns] for _, omega in NODES])
+    spread = rows * prior[:, None, :]  # cov(times, coefficients), (nodes, cells, columns)
+    scatter = noise + NODES[:, :1] ** 2 + 1e-9
+    covariance = spread @ rows.T + scatter[:, :, None] * np.eye(len(times))
+    solved = np.linalg.solve(covariance, np.broadcast_to(residual[:, None], (len(NODES), len(times), 1)))[
+        ..., 0
+    ]
+    backward = np.swapaxes(spread, 1, 2)
+    narrowed = backward @ np.linalg.solve(covariance, spread)
+    score = -0.5 * solved @ residual - 0.5 * np.linalg.slogdet(covariance)[1]
+    score -= 0.5 * ((NODES / (BETWEEN_CELLS_SD, BETWEEN_SETS_SD)) ** 2).sum(axis=1)
+    weights = np.exp(score - score.max())
     return Law(
-        tuple(observed), columns, centre, weights / weights.sum(), np.array(means), np.array(covariances)
+        observed=tuple(observed),
+        columns=columns,
+        centre=centre,
+        weights=weights / weights.sum(),
+        means=prior_mean + np.einsum("nkc,nc->nk", backward, solved),
+        covariances=prior[:, :, None] * np.eye(len(columns)) - narrowed,
     )
 
 
 def _levels(observed: Sequence[Observation]) -> list[str]:
-    """NAME=LEVEL of every level but the first of each name, in the order of their names."""
+    """NAME=LEVEL in the order of their names: of STEPS all but the first, of SET all."""
     found = {name: sorted({item.place.levels[name] for item in observed}) for name in LEVELS}
-    return [f"{name}={level}" for name, levels in found.items() for level in levels[1:]]
+    return [f"{name}={level}" for name, levels in found.items() for level in levels[name in STEPS :]]
 
 
-def _prior_sd(column: str) -> float:
+def _prior_sd(column: str, omega: float) -> float:
     if column == "mu":
         return MEAN_SD
+    if column.startswith(f"{SET}="):
+        return omega
     return PRIORS[column][1] if column in PRIORS else LEVEL_SD
 
 
 def _row(place: Place, columns: Sequence[str], centre: Array) -> Array:
-    steps = [float(place.levels[name] == level) for name, _, level in (c.partition("=") for c in columns[5:])]
+    named = columns[1 + len(POWERS) :]
+    steps = [float(place.levels[name] == level) for name, _, level in (c.partition("=") for c in named)]
     return np.array([1.0, *(place.logs() - centre), *steps])
 
 
@@ -203,6 +229,9 @@ def _terms(observed: Sequence[Observation]) -> dict[str, Any]:
     return {
         "powers": {name: _interval(law.coefficient(name)) for name in swept},
         "between_cells": round(law.between_cells, 3),
+        "between_sets": round(law.between_sets, 3)
+        if len({item.place.levels[SET] for item in observed}) > 1
+        else None,
         "cells": len(observed),
     }
 

@@ -50,9 +50,12 @@ class LawDraws:
         donor = random.choice(len(self.donors), count, p=self.weights)
         spread = np.sqrt([item.spread_variance() for item in self.donors])[donor]
         time = np.exp(self.law.draw(self.place, count, seed) + spread * random.standard_normal(count))
-        parts = [item.draw_shapes(count, seed) for item in self.donors]
+        taken = np.bincount(donor, minlength=len(self.donors))
+        parts = [item.draw_shapes(int(n), seed) for item, n in zip(self.donors, taken, strict=True) if n]
+        # Drawn donor by donor, then put where each one's turn is.
+        order = np.argsort(np.argsort(donor, kind="stable"), kind="stable")
         fields = {
-            name: np.array([getattr(part, name) for part in parts])[donor, np.arange(count)]
+            name: np.concatenate([getattr(part, name) for part in parts])[order]
             for name in Shapes.__dataclass_fields__
         }
         return Shapes(**fields).at_time(time)

@@ -1,4 +1,4 @@
-"""The law's exam: every number of images, then every resolution, left out and recommended from the rest.
+"""The law's exam: every number of images, every resolution, every image set left out and recommended from the rest.
 
 A left-out cell is asked for at its own best learning rate and batch, so that the regret is that of the steps alone.
 Regrets are against the left-out cell's own runs there, in gain, beside those of the one number of steps that is best for
@@ -15,16 +15,16 @@ import numpy as np
 
 from analysis import words
 from analysis.asked import Asked
-from analysis.law import POWERS, Law, fit_law
+from analysis.law import POWERS, SET, Law, fit_law
 from analysis.recommend import Analysis, CellResult, longest, observation
 from analysis.table import Table, print_table
-from analysis.unseen import ASKED_LEVELS, law_cells, recommend_unseen
+from analysis.unseen import ASKED_LEVELS, NEW, law_cells, recommend_unseen
 from analysis.verify import RULE_OF_THUMB, Truth, best_constant, truth_of
 from conf.errors import RequestError
 from curves.law import LARGEST_FACTOR
 from curves.recommendation import CellAnswer
 
-AXES = ("images", "resolution")
+AXES = ("images", "resolution", SET)
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,17 @@ def sit_exam(analysis: Analysis, axis: str) -> list[Question]:
         known = _only(analysis, kept)
         constant, _ = best_constant([truth for cell in kept for truth in truths[id(cell)]])
         for cell in cells:
-            if getattr(cell.answer, axis) == value and truths[id(cell)] and _levels_stay(cell, kept):
+            if getattr(cell.answer, axis) == value and truths[id(cell)] and _levels_stay(axis, cell, kept):
                 questions.append(_question(axis, known, kept, cell, truths[id(cell)], constant or 0))
     return questions
 
 
-def _levels_stay(cell: CellResult, kept: Sequence[CellResult]) -> bool:
-    """Whether its method, base, captions and folder were run elsewhere: else there is nothing to be asked."""
+def _levels_stay(axis: str, cell: CellResult, kept: Sequence[CellResult]) -> bool:
+    """Whether its method, base, captions and, unless that is left out, image set were run elsewhere."""
     return all(
-        getattr(cell.answer, name) in {getattr(item.answer, name) for item in kept} for name in ASKED_LEVELS
+        getattr(cell.answer, name) in {getattr(item.answer, name) for item in kept}
+        for name in ASKED_LEVELS
+        if name != axis
     )
 
 
@@ -111,23 +113,16 @@ def _question(
 ) -> Question:
     answer, run = cell.answer, longest(cell.best)
     batch = int(run.facts.hyperparameters.get("batch") or 1)
-    levels = (
-        answer.images,
-        answer.resolution,
-        answer.method,
-        answer.base_model,
-        answer.captions,
-        answer.dataset,
-    )
-    row = recommend_unseen(known, Asked(*levels, run.time_rate, batch))
-    value, values = getattr(answer, axis), [getattr(item.answer, axis) for item in kept]
+    levels = (answer.images, answer.resolution, answer.method, answer.base_model, answer.captions)
+    image_set = NEW if axis == SET else answer.dataset
+    row = recommend_unseen(known, Asked(*levels, image_set, run.time_rate, batch))
     minimum = float(np.exp(np.mean([math.log(max(truth.minimum, 1)) for truth in truths])))
     interval, steps = row.minimum, row.recommended_steps
     return Question(
         axis=axis,
         cell=answer,
         row=row,
-        beyond=not min(values) / LARGEST_FACTOR <= value <= max(values) * LARGEST_FACTOR,
+        beyond=axis != SET and _beyond(getattr(answer, axis), [getattr(item.answer, axis) for item in kept]),
         minimum=minimum,
         regret=None if steps is None else _regret(truths, steps),
         log_ratio=None if interval is None else math.log(max(interval["median"], 1) / minimum),
@@ -135,6 +130,10 @@ def _question(
         constant_regret=_regret(truths, constant),
         rule_of_thumb_regret=_regret(truths, RULE_OF_THUMB * (answer.images or 0) / batch),
     )
+
+
+def _beyond(value: int, values: Sequence[int]) -> bool:
+    return not min(values) / LARGEST_FACTOR <= value <= max(values) * LARGEST_FACTOR
 
 
 def _regret(truths: Sequence[Truth], steps: float) -> float:
@@ -176,6 +175,8 @@ def law_lines(law: Law) -> list[str]:
                 f"lr x steps at the minimum goes with {names[name]}^{median:.2f} ({low:.2f} to {high:.2f}) over "
                 f"{len(values)} values from {values[0]:g} to {values[-1]:g}"
             )
+    if len({item.place.levels[SET] for item in law.observed}) > 1:
+        lines.append(f"between image sets: a factor e^{law.between_sets:.2f}")
     return [
         *lines,
         f"what is left between cells: a factor e^{law.between_cells:.2f}; {len(law.observed)} cells",

@@ -38,17 +38,18 @@ def pilot_command(study: Study, like: Run, levels: Mapping[str, Any], seed: int,
 
     Args:
         like: the run whose overrides are taken over.
-        levels: images, resolution (pixels), method, base_model, and what else is set, by key; None: to its default.
+        levels: images, resolution (pixels), method, base_model, maybe dataset; what else is set, by key, None to its
+            default.
         max_steps: at which it ends unless it has passed its minimum before.
     """
-    own = {name: levels[name] for name in ("method", "base_model")}
+    own = {name: levels[name] for name in ("dataset", "method", "base_model") if name in levels}
     rest = {key: value for key, value in levels.items() if "." in key}
     name = f"n{levels['images']}-{levels['method']}-px{levels['resolution']}-seed{seed}"
     words = [
         *size_override(int(levels["images"])),
         *resolution_override(int(levels["resolution"])),
         *(override(key, value) for key, value in own.items()),
-        *(item for item in _overrides(like) if _key(item) not in rest and not _is_own(item)),
+        *(item for item in _overrides(like) if _key(item) not in levels and not _is_own(item)),
         *(override(key, value) for key, value in rest.items() if value is not None),
         f"seed={seed}",
         "stopping=evidence",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from analysis.asked import Asked
 from analysis.comparable import outside_law
-from analysis.law import Law, Place, fit_law
+from analysis.law import SET, Law, Place, fit_law
 from analysis.law_draws import LawDraws
 from analysis.load import Study
 from analysis.pilots import next_seed, pilot_command, rounded_up
@@ -35,6 +35,7 @@ from curves.law import LARGEST_FACTOR
 from curves.recommendation import CellAnswer
 
 Array = NDArray[np.float64]
+NEW = "new"  # dataset=new: images of which nothing was run
 ASKED_LEVELS = ("method", "base_model", "captions", "dataset")
 OTHER_LEVEL = 2.0  # distance of a cell with another level, in natural logs of images or resolution
 HORIZON_QUANTILE, HORIZON_FACTOR = 0.99, 1.5  # how far a constant schedule is looked at beyond the minimum
@@ -162,7 +163,7 @@ def refused_by_rule(unseen: Unseen) -> str | None:
         )
     for name in ASKED_LEVELS:
         known = sorted({str(getattr(donor.answer, name)) for donor in unseen.donors})
-        if str(unseen.facts[name]) not in known:
+        if str(unseen.facts[name]) not in known and unseen.facts[name] != NEW:
             asked = f"{name}={unseen.facts[name]}: was not run ({', '.join(known)} were)"
             return f"{asked}; a pilot lifts this: {pilot_of(unseen)}"
     return None
@@ -183,20 +184,25 @@ def _facts(analysis: Analysis, cells: Sequence[CellResult], asked: Asked) -> dic
 def _said(key: str, said: Any, known: Sequence[Any]) -> Any:
     values = sorted(set(known), key=str)
     if said is None and len(values) != 1:
+        others = ", and new for other images" if key == SET else ""
         raise RequestError(
-            f"{key}: say which one is asked about: {key}=...; the study has {', '.join(map(str, values))}"
+            f"{key}: say which one is asked about: {key}=...; the study has {', '.join(map(str, values))}{others}"
         )
     return values[0] if said is None else said
 
 
 def _level(name: str, said: str | None, known: Sequence[str]) -> str:
-    """A level that was run, or one that there is; of the content ids of folders the one that begins so."""
+    """A level that was run, or one that there is; of image sets NEW, or the content id that begins so."""
     value = str(_said(name, said, known))
-    if name == "dataset":
+    if name == SET and value == NEW:
+        return NEW
+    if name == SET:
         begun = sorted({item for item in known if item.startswith(value)})
         if len(begun) != 1:
             valid = ", ".join(sorted(set(known)))
-            raise RequestError(f"dataset={value}: is not the beginning of one content id; valid are {valid}")
+            raise RequestError(
+                f"dataset={value}: is not the beginning of one content id; valid are {valid}, and new for other images"
+            )
         return begun[0]
     if value not in known and value not in options(name):
         valid = ", ".join(sorted({*known, *options(name)}))
@@ -217,7 +223,9 @@ def _unseen(study: Study, cells: Sequence[CellResult], facts: dict[str, Any], as
     def distance(cell: CellResult) -> float:
         row = cell.answer
         logs = [math.log(float(getattr(row, name)) / facts[name]) for name in ("images", "resolution")]
-        others = sum(str(getattr(row, name)) != str(facts[name]) for name in ASKED_LEVELS)
+        # A new image set is as far from all that were run.
+        named = [name for name in ASKED_LEVELS if facts[name] != NEW]
+        others = sum(str(getattr(row, name)) != str(facts[name]) for name in named)
         return float(math.hypot(*logs, OTHER_LEVEL * others))
 
     donors = sorted(cells, key=distance)
@@ -343,14 +351,18 @@ def pilot_of(unseen: Unseen, place: Place | None = None) -> str:
     place = place or unseen.place
     mean, variance = unseen.law.moments(place)
     like = longest(unseen.nearest.best)
-    known = all(str(unseen.facts[name]) == str(getattr(unseen.nearest.answer, name)) for name in ASKED_LEVELS)
-    levels = {
+    known = all(
+        unseen.facts[name] in (NEW, str(getattr(unseen.nearest.answer, name))) for name in ASKED_LEVELS
+    )
+    levels: dict[str, Any] = {
         "images": place.images,
         "resolution": place.resolution,
         "method": unseen.facts["method"],
         "base_model": unseen.facts["base_model"],
         "optimizer.lr": place.lr if known else None,  # of another method or base its own default
     }
+    if unseen.facts[SET] == NEW:
+        levels |= {"dataset": "folder", "dataset.path": "photos"}
     later = 2 * math.exp(mean + 1.645 * math.sqrt(variance)) / place.lr
     steps = later if known else like.facts.horizon
     return pilot_command(unseen.study, like, levels, next_seed(unseen.study.runs), rounded_up(steps))
