@@ -9,7 +9,7 @@ from pathlib import Path
 import sys
 from typing import Any
 
-from conf.errors import exit_status
+from conf.errors import RequestError, exit_status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 PRICE_HELP = "also the steps of least cost where the whole horizon costs this share of the gain, as 0.1"
 LEVEL_HELP = "what tells image sets apart: a level of the cells, or run; default: dataset"
 SET_HELP = "what the log does not say: dataset=cats dataset_size=20 resolution=512 method=lora base_model=sd15 lr=1e-4 ..."
+PRIOR_HELP = "no RUNS: what public facts say before any run, for dataset_size=20 method=text_to_image optimizer.lr=1e-6"
+ENOUGH_HELP = "images are enough where doubling them buys less than this share of the gain (0.05)"
+CELL_HELP = {
+    "recommend": "also a cell that was not run, from the law across cells: dataset_size=n24 resolution=px96 ...",
+    "next": "a cell that was not run: what its first run would tell",
+}
 STEPS_HELP = (
     "logged steps that make one optimizer update: the gradient accumulation of a tool that logs micro-steps"
 )
@@ -41,6 +47,18 @@ def _price(text: str) -> float:
     if not 0 <= price < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is no share of the gain: give a number from 0, such as 0.1")
     return price
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text} is no share of the gain: give a number between 0 and 1, such as 0.05"
+        )
+    return share
 
 
 def _whole(text: str) -> int:
@@ -61,13 +79,21 @@ def _parser() -> argparse.ArgumentParser:
         "replay": "the exam: what each stop rule would have cost on the recorded curves",
         "tune": "a stop rule's parameters for a price, from the recorded curves, for stopping=calibrated",
         "panel": "scatter of the training loss against the paired error of the held-out loss, run by run",
+        "law": "the law across cells, and its exam: cells left out and recommended from the rest",
+        "next": "which run to make next: the one that narrows an answer most a step, with its command",
         "verify": "a study's recommendation against fresh runs of the same cells",
     }
     for name, text in texts.items():
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("runs", metavar="STUDY" if name == "verify" else "RUNS", help=runs)
-        if name in ("recommend", "verify"):
+        optional: dict[str, Any] = {"nargs": "?"} if name == "recommend" else {}
+        command.add_argument("runs", metavar="STUDY" if name == "verify" else "RUNS", help=runs, **optional)
+        if name in ("recommend", "verify", "next"):
             command.add_argument("--json", action="store_true", help="print JSON instead of the table")
+        if name == "recommend":
+            command.add_argument("--prior", action="store_true", help=PRIOR_HELP)
+            command.add_argument("--enough", type=_share, metavar="SHARE", default=0.05, help=ENOUGH_HELP)
+        if name in ("recommend", "next"):
+            command.add_argument("cell", metavar="KEY=VALUE", nargs="*", help=CELL_HELP[name])
         if name in ("recommend", "report"):
             command.add_argument("--price", type=_price, metavar="SHARE", help=PRICE_HELP)
         if name in ("replay", "tune"):
@@ -118,11 +144,23 @@ def _add_import(commands: Any) -> None:
 
 
 def _recommend(options: argparse.Namespace) -> int:
+    from analysis.asked import parse_asked
     from analysis.load import load_study
+    from analysis.prior import print_prior
     from analysis.recommend import analyse, recommendation_text, write_analysis
     from analysis.table import print_recommendation
+    from analysis.unseen import with_asked
 
-    analysis = analyse(load_study(options.runs), options.price)
+    if options.prior:
+        print_prior(parse_asked([*filter(None, [options.runs]), *options.cell]), options.json)
+        return 0
+    if options.runs is None:
+        raise RequestError(
+            "recommend: give RUNS, the folder of a study; before any run, --prior and the cell"
+        )
+    analysis = analyse(load_study(options.runs), options.price, options.enough)
+    if options.cell:
+        analysis = with_asked(analysis, parse_asked(options.cell), options.price)
     write_analysis(analysis)
     if options.json:
         print(recommendation_text(analysis), end="")
@@ -173,6 +211,26 @@ def _panel(options: argparse.Namespace) -> int:
     return 0
 
 
+def _next(options: argparse.Namespace) -> int:
+    from analysis.asked import parse_asked
+    from analysis.design import print_next
+    from analysis.load import load_study
+    from analysis.recommend import analyse
+
+    asked = parse_asked(options.cell) if options.cell else None
+    print_next(analyse(load_study(options.runs)), asked, options.json)
+    return 0
+
+
+def _law(options: argparse.Namespace) -> int:
+    from analysis.law_exam import print_law
+    from analysis.load import load_study
+    from analysis.recommend import analyse
+
+    print_law(analyse(load_study(options.runs)))
+    return 0
+
+
 def _verify(options: argparse.Namespace) -> int:
     from analysis.load import load_study
     from analysis.recommend import analyse
@@ -202,6 +260,8 @@ _COMMANDS = {
     "replay": _replay,
     "tune": _tune,
     "panel": _panel,
+    "law": _law,
+    "next": _next,
     "verify": _verify,
 }
 

@@ -28,6 +28,7 @@ TRACES = (
     "status.json",
     "verdict.json",
 )  # files that make a folder a run's
+PILOTS = "pilots"  # runs of a study that its sweep did not make: analysis reads them, the sweep does not
 LEVELS = ("dataset_size", "base_model")  # of a cell beside its identity
 
 
@@ -68,6 +69,8 @@ def load_study(request: str | Path) -> Study:
     root = find_root(request)
     folders = find_runs(root)
     damaged = _without_facts(root, {folder.path for folder in folders})
+    if (root / "trials").is_dir():
+        folders += find_runs(root / PILOTS)
     runs: list[Run] = []
     for folder in folders:
         try:

@@ -86,10 +86,21 @@ def explanations(analysis: Analysis) -> list[str]:
     lines = [
         f"{words.cell_name(cell, cells)}: gain {words.gain(cell)}, {words.runs(cell)}; {words.reason(cell)}"
         + (f". {words.priced(cell)}" if cell.priced else "")
+        + (f". {text[0].upper()}{text[1:]}" if (text := words.runner_up(cell)) else "")
+        + (f"; {_from_law(cell)}" if cell.source == "law" and cell.status == "ok" else "")
         for cell in cells
     ]
+    lines += [words.images_enough(found, len(analysis.enough) > 1) for found in analysis.enough]
     lines += words.outside_law(analysis.recommendation.law)
     return lines + [f"left out {name}: {reason}" for name, reason in analysis.study.damaged]
+
+
+def _from_law(cell: CellAnswer) -> str:
+    """What the table has no column for: of a cell without runs nobody sees it elsewhere."""
+    kept = f"where the best checkpoint is kept: {cell.recommended_steps_best_kept} steps"
+    return "; ".join(
+        text for text in (kept if cell.recommended_steps_best_kept else "", words.kohya(cell.kohya)) if text
+    )
 
 
 def print_recommendation(analysis: Analysis) -> None:

@@ -182,7 +182,7 @@ def _summary(checks: list[Check], truths: list[Truth], unmatched: list[str]) -> 
         if pair[0].regret is not None and math.isfinite(pair[0].regret)
     ]
     compared = [check for check, _ in pairs]
-    constant_steps, constant_regret = _best_constant([truth for _, truth in pairs])
+    constant_steps, constant_regret = best_constant([truth for _, truth in pairs])
     return Verification(
         checks=tuple(checks),
         compared=len(compared),
@@ -196,7 +196,7 @@ def _summary(checks: list[Check], truths: list[Truth], unmatched: list[str]) -> 
     )
 
 
-def _best_constant(truths: list[Truth]) -> tuple[int | None, float]:
+def best_constant(truths: list[Truth]) -> tuple[int | None, float]:
     """The one number of steps with the lowest mean regret, and that."""
     if not truths:
         return None, float("nan")

@@ -291,6 +291,11 @@ class Sweep:
         default_factory=dict
     )  # group: options, for example dataset_size: [n4, n16]
     trials: int = 6  # per cell, a total that `resume` keeps to
+    # even: every cell gets all of its trials. adaptive: the next trial goes where it narrows an answer most a step, and
+    # the sweep ends once the minimum's 90 % interval of every cell is narrow enough
+    design: str = "even"
+    narrow_enough: float = 2.0  # design=adaptive: high/low of the interval
+    least_trials: int = 2  # design=adaptive: of every cell, before the design chooses
     folds: bool = False  # every trial is one run a fold: for folders too small for a held-out set
     # All are minimized: held_out_loss (the lowest of a run), and what its point cost: steps, seconds or images
     objectives: list[str] = field(default_factory=lambda: ["held_out_loss"])

@@ -16,6 +16,7 @@ from conf.schema import Space, SpaceParameter, Sweep
 from conf.secrets import redact_text
 
 SPACES = Path(__file__).resolve().parent / "space"
+DESIGNS = ("even", "adaptive")
 SAMPLERS = ("tpe", "gp", "cmaes", "qmc", "random", "grid", "nsga2")
 PRUNERS = ("none", "median", "percentile", "asha", "hyperband", "patient", "threshold", "wilcoxon")
 LOSS = "held_out_loss"
@@ -24,7 +25,7 @@ LARGEST_WHOLE = 2**53  # up to which a float holds every whole number
 
 
 def validate_sweep(sweep: Sweep) -> None:
-    """Check sampler, pruner and objectives.
+    """Check design, sampler, pruner and objectives.
 
     Raises:
         RequestError: for the first that is unknown or does not fit another.
@@ -48,6 +49,7 @@ def validate_sweep(sweep: Sweep) -> None:
             f"sweep.pruner.name={sweep.pruner.name}: several objectives cannot be pruned: "
             f"set sweep.pruner.name=none, or sweep.objectives=[{LOSS}]"
         )
+    _check_design(sweep)
     if sweep.sampler.name == "cmaes" and len(sweep.objectives) > 1:
         raise RequestError(
             f"{shown}: sweep.sampler.name=cmaes takes one objective: set sweep.sampler.name=nsga2, or "
@@ -62,6 +64,25 @@ def validate_sweep(sweep: Sweep) -> None:
         raise RequestError(
             f"sweep.sampler.name=nsga2: is for two objectives: set sweep.objectives=[{LOSS},steps], or "
             "sweep.sampler.name=tpe"
+        )
+
+
+def _check_design(sweep: Sweep) -> None:
+    _one_of("sweep.design", sweep.design, DESIGNS)
+    if not 1 < sweep.narrow_enough < math.inf:
+        raise RequestError(
+            f"sweep.narrow_enough={sweep.narrow_enough:g}: is high/low of the minimum's interval: must be above 1, as 2.0"
+        )
+    if sweep.least_trials < 1:
+        raise RequestError(f"sweep.least_trials={sweep.least_trials}: must be 1 or more")
+    if sweep.design == "adaptive" and sweep.folds:
+        raise RequestError(
+            "sweep.design=adaptive: a fold alone has no interval: use sweep.design=even with sweep.folds=true"
+        )
+    if sweep.design == "adaptive" and sweep.start_from == "neighbours":
+        raise RequestError(
+            "sweep.design=adaptive: sweep.start_from=neighbours completes the cells one by one: leave it out, or use "
+            "sweep.design=even"
         )
 
 

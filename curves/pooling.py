@@ -73,6 +73,15 @@ class PooledPosterior:
         nodes = self.nodes[systematic(self.node_weights, count, random.random())]
         return nodes, np.exp(nodes[:, 0] + nodes[:, 2] * random.standard_normal(count))
 
+    def log_time(self) -> tuple[float, float]:
+        """Mean and variance of log S* of the cell's typical run: what its fresh runs scatter around."""
+        mean = float(self.node_weights @ self.nodes[:, 0])
+        return mean, float(self.node_weights @ (self.nodes[:, 0] - mean) ** 2)
+
+    def spread_variance(self) -> float:
+        """Mean of the variance of log S* between runs that differ by seed only."""
+        return float(self.node_weights @ self.nodes[:, 2] ** 2)
+
     def draw_shapes(self, count: int, seed: int = 0) -> Shapes:
         """Shapes of count fresh runs, their times drawn around mu."""
         nodes, time = self._draw_nodes(count, seed)

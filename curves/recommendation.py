@@ -37,6 +37,11 @@ class CellAnswer:
         stopping: stop rule advised for a run without a stated budget.
         evidence: {runs, evaluations, censored_runs} that the answer is made from, and runs_found: all of the cell.
         path: name of the run folder with the best held-out loss.
+        runner_up: {hyperparameters, worse_by, error, told_apart}: the second-best hyperparameters as far as they differ
+            from the best, by how much they are worse in gain, and whether that is more than twice its error.
+        source: `runs` of the cell, or `law`: of other cells, through the law.
+        expected_regret: of an answer from the law, at the recommended steps, in gain.
+        kohya: {repeats, epochs} that come nearest to the recommended steps.
         run: of another tool's log whose levels are not all known: the run that is this cell; what is unknown is the
             text `unknown`, or None where it would be a number.
     """
@@ -69,6 +74,10 @@ class CellAnswer:
     evidence: dict[str, int] = field(default_factory=dict)
     path: str | None = None
     run: str | None = None
+    runner_up: dict[str, Any] | None = None
+    source: str = "runs"
+    expected_regret: float | None = None
+    kohya: dict[str, int] | None = None
 
     def label(self) -> str:
         """The cell in words, as error messages name it."""

@@ -137,7 +137,8 @@ def apply_to_all_images(
     _refuse_held_out(config)
     study = _read_study(config)
     images = int(identity["images"])
-    like = [cell for cell in study.cells if matching_cell([cell], {**identity, "images": cell.images})]
+    measured = [cell for cell in study.cells if cell.source == "runs"]
+    like = [cell for cell in measured if matching_cell([cell], {**identity, "images": cell.images})]
     like = sorted(
         (cell for cell in like if cell.images is not None and cell.images <= images),
         key=lambda cell: cell.images or 0,

@@ -108,7 +108,12 @@ class Plan:
             " (every point of the space: sweep.trials has no effect)" if sweep.sampler.name == "grid" else ""
         )
         objectives = f", minimizing {' and '.join(sweep.objectives)}" if len(sweep.objectives) > 1 else ""
-        return f"sampler {sweep.sampler.name}{grid}, {pruner}{objectives}"
+        design = (
+            f"; adaptive: ends once high/low of every minimum is at most {sweep.narrow_enough:g}"
+            if sweep.design == "adaptive"
+            else ""
+        )
+        return f"sampler {sweep.sampler.name}{grid}, {pruner}{objectives}{design}"
 
     def _cell_lines(self) -> list[str]:
         """One line a cell, and below it what is searched there."""

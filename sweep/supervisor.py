@@ -20,6 +20,7 @@ from sweep.attempts import Attempt, failures_in_vain, note_end, note_start, read
 from sweep.cells import Cell, Request, key_of
 from sweep.closing import Halt, Session
 from sweep.cost import measured_speed
+from sweep.design import Design
 from sweep.hints import shown
 from sweep.inputs import NEIGHBOURS
 from sweep.launch import LaunchBackend, Order, Process, trainer_command, trial_environment
@@ -88,6 +89,7 @@ class Supervisor:
             )
             for cell in request.cells
         }
+        self._design = Design(folder, sweep) if sweep.design == "adaptive" else None
         self._starts = Starts(sweep.start_from, request.cells, self._studies, sweep.storage)
         costs = zip(request.cells, expected_costs(request), strict=True)
         self._expected = {cell.label: cost.seconds for cell, cost in costs}
@@ -176,12 +178,34 @@ class Supervisor:
         open_cells = self._open_cells()
         if not open_cells or trials_exhausted(self._account) is not None:
             return None
-        if self._request.config.sweep.start_from == NEIGHBOURS:  # which have to have come before
+        if self._design is not None:
+            chosen = self._design.choose(open_cells, self._folders())
+            if chosen is None:
+                return None
+            cell = chosen
+        elif self._request.config.sweep.start_from == NEIGHBOURS:  # which have to have come before
             cell = open_cells[0]
         else:
             cell = min(open_cells, key=lambda item: (self._asked(item), -self._expected[item.label]))
         study = self._studies[cell.label]
         return cell, study.ask(self._starts.of(cell) if study.takes_start() else None)
+
+    def _folders(self) -> dict[str, list[str]]:
+        """The run folders of each cell's trials that are there, by its label."""
+        trials = self._folder.trials
+        return {
+            label: [name for name in study.folders() if (trials / name).is_dir()]
+            for label, study in self._studies.items()
+        }
+
+    def _narrow_enough(self) -> bool:
+        """Whether an adaptive design has ended the sweep: no cell that lacks trials needs them."""
+        open_cells = self._open_cells()
+        unfinished = any(row.outcome in UNFINISHED for row in self._rows.values())
+        if self._design is None or self._halt is not None or not open_cells or unfinished:
+            return False
+        folders = self._folders()
+        return all(self._design.narrow(folders[cell.label]) for cell in open_cells)
 
     def _open_cells(self) -> list[Cell]:
         """Cells that lack trials."""
@@ -377,6 +401,7 @@ class Supervisor:
             totals=self._totals(),
             halt=self._halt,
             account=self._account,
+            enough=self._narrow_enough(),
         )
 
 
