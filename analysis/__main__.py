@@ -72,8 +72,20 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "fresh", metavar="FRESH_RUNS", help="runs of other seeds, longer than the minimum"
             )
+    _add_compare(commands)
     _add_import(commands)
     return parser
+
+
+def _add_compare(commands: Any) -> None:
+    """The options of `compare`."""
+    text = "studies beside each other: steps, intervals, gain and cost, cell by cell"
+    command = commands.add_parser("compare", help=text, description=text)
+    command.add_argument(
+        "runs", metavar="RUNS", nargs="+", help="two studies or more; differences are from the first"
+    )
+    command.add_argument("--to", metavar="FOLDER", type=Path, help="default: RUNS/analysis/comparison-OTHERS")
+    command.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
 
 def _add_import(commands: Any) -> None:
@@ -124,6 +136,22 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(options: argparse.Namespace) -> int:
+    from analysis.comparison import compare
+    from analysis.comparison_report import NAME, default_folder, print_comparison, write_comparison
+    from analysis.load import load_study
+    from analysis.recommend import analyse
+
+    found = compare([analyse(load_study(runs)) for runs in options.runs])
+    path = write_comparison(found, options.to.expanduser() if options.to else default_folder(found))
+    if options.json:
+        print(path.with_name(f"{NAME}.json").read_text(encoding="utf-8"), end="")
+    else:
+        print_comparison(found)
+        print(f"\ncomparison: {path}")
+    return 0
+
+
 def _replay(options: argparse.Namespace) -> int:
     from analysis.load import load_study
     from analysis.replay import print_replay
@@ -163,6 +191,7 @@ def _import(options: argparse.Namespace) -> int:
 
 
 _COMMANDS = {
+    "compare": _compare,
     "import": _import,
     "recommend": _recommend,
     "report": _report,

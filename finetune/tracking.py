@@ -10,6 +10,7 @@ import uuid
 from PIL import Image
 
 from conf.schema import Tracker
+from curves.likeness import Likeness, mean
 from curves.point import Point
 from curves.run_folder import write_atomically
 
@@ -34,7 +35,7 @@ class Tracking(Protocol):
 
     def log_point(self, point: Point) -> None: ...
 
-    def log_samples(self, step: int, images: Sequence[Image.Image]) -> None: ...
+    def log_samples(self, images: Sequence[Image.Image], likeness: Likeness) -> None: ...
 
     def finish(self, outcome: str) -> None: ...
 
@@ -45,7 +46,7 @@ class NoTracking:
     def log_point(self, point: Point) -> None:
         pass
 
-    def log_samples(self, step: int, images: Sequence[Image.Image]) -> None:
+    def log_samples(self, images: Sequence[Image.Image], likeness: Likeness) -> None:
         pass
 
     def finish(self, outcome: str) -> None:
@@ -66,9 +67,17 @@ class WandbTracking:
         known = {name: value for name, value in record.items() if value is not None}
         self._guarded(lambda: self._run.log(known, step=point.step))
 
-    def log_samples(self, step: int, images: Sequence[Image.Image]) -> None:
+    def log_samples(self, images: Sequence[Image.Image], likeness: Likeness) -> None:
+        means = {
+            "sample_distance": mean(likeness.nearest),
+            "held_out_distance": likeness.held_out,
+            "sample_similarity": mean(likeness.similarity),
+        }
+        known = {name: value for name, value in means.items() if value is not None}
         self._guarded(
-            lambda: self._run.log({"samples": [self._image_type(image) for image in images]}, step=step)
+            lambda: self._run.log(
+                {"samples": [self._image_type(image) for image in images], **known}, step=likeness.step
+            )
         )
 
     def finish(self, outcome: str) -> None:
