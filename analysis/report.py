@@ -23,6 +23,8 @@ from curves.recommendation import CellAnswer
 from curves.run_folder import write_atomically
 from curves.spent import read_account
 
+# What stands for the report where it is handed on as a whole.
+SENT_FILES = ("report.html", "report.md", "report.pdf", "recommendation.json", "figures", "tables")
 BEYOND = "-beyond-loss"  # behind a cell's name: its second figure
 MOST_SENTENCES = 6  # cells whose answer is told one by one
 FIELDS = (  # of the table: key in recommendation.json, title, text of the value

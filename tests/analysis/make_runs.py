@@ -193,8 +193,12 @@ def make_samples(folder: RunFolder, spec: Spec, last_step: int) -> None:
     for step in [step for step in evaluation_steps(16, 2.0, spec.horizon) if step <= last_step]:
         if spec.beyond:
             random = np.random.default_rng(step)
-            nearest = [float(value) for value in 0.3 + 0.6 / (1 + step / 60) + 0.03 * random.random(len(prompts))]
-            append_likeness(folder.samples, Likeness(step, nearest, 0.62, "tiny-clip", [1 - value for value in nearest]))
+            nearest = [
+                float(value) for value in 0.3 + 0.6 / (1 + step / 60) + 0.03 * random.random(len(prompts))
+            ]
+            append_likeness(
+                folder.samples, Likeness(step, nearest, 0.62, "tiny-clip", [1 - value for value in nearest])
+            )
         for index in range(len(prompts)):
             random = np.random.default_rng([step, index])
             image = Image.new("RGB", (64, 64), "white")
