@@ -51,7 +51,7 @@ def draw_beyond_loss(data: BeyondLoss, limits: tuple[float, float], folder: Path
     if any(mean(record.similarity) is not None for record in data.likeness):
         drawn.append(_draw_similarity)
     title = f"More than loss: {data.title}"
-    with new_figure(9.0, 0.9 + 2.3 * len(drawn)) as figure:
+    with new_figure(9.0, 0.9 + 1.9 * len(drawn)) as figure:
         rows = np.atleast_1d(figure.subplots(len(drawn), sharex=True))
         for axes, draw in zip(rows, drawn, strict=True):
             _mark_window(axes, data)

@@ -90,10 +90,8 @@ def _send(analysis: Analysis, folder: Path, mode: str) -> str:
     artifact: Any = wandb.Artifact(f"report-{report_id(analysis.study.root)}", type="report")
     for name in SENT_FILES:
         path = folder / name
-        if path.is_dir():
-            artifact.add_dir(str(path), name=name)
-        elif path.exists():
-            artifact.add_file(str(path), name=name)
+        for file in sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []:
+            artifact.add_file(str(file), name=str(file.relative_to(folder)))
     run.log_artifact(artifact)
     run.finish()
     if mode == "online":

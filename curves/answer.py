@@ -140,10 +140,9 @@ class Answer:
 def answer(
     posterior: RegretDraws, schedule: Schedule, *, price: float | None = None, seed: int = 0
 ) -> Answer:
-    """The budget for one run on that schedule; its last step is the horizon.
+    """The budget for one run on that schedule; its last step is the horizon. docs/method.md, section 3.
 
-    price: lambda, the cost of the whole horizon in gain, for `priced_steps`. Thresholds are those of
-    method.md section 3.
+    price: lambda, the cost of the whole horizon in gain, for `priced_steps`.
     """
     gain, gain_se = posterior.gain_summary(seed=seed)
     passed = posterior.probability_passed()

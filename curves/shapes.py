@@ -126,7 +126,7 @@ def _rise_ratio(shapes: Shapes) -> Array:
 
 
 def relative_regret(lr_sum: Array, shapes: Shapes) -> Array:
-    """(f(u) - f at the minimum) / (f(0) - f at the minimum), (shapes, points).
+    """(f(u) - f at the minimum) / (f(0) - f at the minimum), (shapes, points). docs/method.md, section 2.
 
     1 at u = 0 and 0 at the minimum. Shapes without a minimum below their start give nan.
     """

@@ -58,8 +58,7 @@ class LikenessMeter:
         distances = nearest_distance(latents.cpu().float(), self._training)
         similarity = None
         if self._encoder is not None and self._encoded is not None:
-            pairs = cosine_similarity(self._encoder.encode(images)[:, None], self._encoded[None], dim=-1)
-            similarity = _finite(pairs.mean(dim=1))
+            similarity = _finite(mean_similarity(self._encoder.encode(images), self._encoded))
         name = self._encoder.name if self._encoder is not None else None
         return Likeness(step, _finite(distances), self._held_out, name, similarity)
 
@@ -78,6 +77,15 @@ def nearest_distance(samples: Tensor, images: Iterable[Tensor]) -> Tensor:
         distance = (samples - fitted).square().flatten(1).mean(dim=1).sqrt()
         nearest = torch.minimum(nearest, distance)
     return nearest
+
+
+def mean_similarity(samples: Tensor, images: Tensor) -> Tensor:
+    """(samples,) cosine similarity to the images, their mean: docs/method.md, section 6.
+
+    Args:
+        samples, images: (n, features) as an encoder sees them.
+    """
+    return cosine_similarity(samples[:, None], images[None], dim=-1).mean(dim=1)
 
 
 def _finite(values: Tensor) -> list[float | None]:

@@ -17,7 +17,8 @@ DRAWS, AHEAD = 400, 32
 class PosteriorRule(PosteriorBased):
     """kappa: least expected improvement, in gain, that a whole horizon of further steps must bring.
 
-    For every later evaluation h: E[(f(kept) - min over s_n+1..h of f)+ / gain] <= kappa (h - s_n) / H. Also stops where
+    For every later evaluation h: E[(f(kept) - min over s_n+1..h of f)+ / gain] <= kappa (h - s_n) / H (docs/method.md,
+    section 4). Also stops where
     P(s_n > s*) reaches passed_confidence: there the expectation is all in the tail, which the tempered likelihood fattens.
     """
 
