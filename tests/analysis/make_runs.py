@@ -40,6 +40,7 @@ class Spec:
     panel: str = "panel-a"
     schedule: str = "constant"
     captions: str = "file"
+    dataset: str = "da7a0000da7a"
     base_model: str = "tiny"
     resolution: int = 64
     study: str | None = "demo"
@@ -140,7 +141,7 @@ def run_facts(spec: Spec) -> RunFacts:
             "method": spec.method,
             "base_model": spec.base_model,
             "base_id": "b45e0000b45e",
-            "dataset": "da7a0000da7a",
+            "dataset": spec.dataset,
             "captions": spec.captions,
         },
         hyperparameters={
