@@ -8,7 +8,7 @@ from pathlib import Path
 
 from conf.errors import RequestError, WorkError
 
-PANGO = "apt-get install libpango-1.0-0 libpangoft2-1.0-0, or brew install pango"
+PANGO = "apt-get install libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0, or brew install pango"
 
 
 def check_pdf() -> None:
