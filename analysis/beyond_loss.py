@@ -56,7 +56,7 @@ def beyond_loss(cell: CellResult, cells: Sequence[CellAnswer]) -> BeyondLoss | N
     run = cell.shown.run
     series = [found for name in FIELDS if (found := loss_series(run.points, name)) is not None]
     losses = tuple(series) if len(series) > 1 else ()
-    likeness = tuple(read_likeness(run.folder.samples)) if run.folds == 1 else ()
+    likeness = tuple(read_likeness(run.folder.samples))
     if not losses and not likeness:
         return None
     title = words.cell_name(cell.answer, cells)

@@ -45,6 +45,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
     """
     page = folder / f"{NAME}.html"
     try:
+        page.with_suffix(".pdf").unlink(missing_ok=True)  # of an earlier comparison
         write_atomically(page, render(f"{NAME}.html.j2", _context(comparison, folder / "figures")))
         write_json(folder / f"{NAME}.json", as_record(comparison))
         write_table(folder / f"{NAME}.csv", _rows(comparison))

@@ -14,7 +14,7 @@ from analysis.draw import draw_cell, draw_sizes, step_limits
 from analysis.draw_beyond_loss import draw_beyond_loss
 from analysis.figures import cell_figure, sizes_groups
 from analysis.page import render
-from analysis.recommend import Analysis, CellResult, FittedRun
+from analysis.recommend import UNKNOWN, Analysis, CellResult, FittedRun
 from analysis.reproduce import commands, environment, study_record
 from analysis.samples import Strip, sample_strip
 from analysis.tables import write_tables
@@ -47,6 +47,7 @@ class CellSection:
     reason: str
     svg: str | None  # None where no run has an evaluation
     band: bool  # whether a posterior is drawn
+    reference: str  # what losses are compared with: base model, or first evaluation
     beyond: BeyondLoss | None
     beyond_svg: str | None
     strip: Strip | None
@@ -77,6 +78,7 @@ def write_report(analysis: Analysis) -> Path:
     """
     folder = analysis.study.root / "analysis"
     try:
+        _clear(folder)
         context = report_context(analysis, folder / "figures")
         for name in ("report.html", "report.md"):
             write_atomically(folder / name, render(f"{name}.j2", context))
@@ -84,6 +86,13 @@ def write_report(analysis: Analysis) -> Path:
     except OSError as error:
         raise WorkError(f"{folder}: the report cannot be written: {error}") from error
     return folder / "report.html"
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier report left and this one may not write: a PDF, figures of cells that are no more."""
+    old = [folder / "report.pdf", *(folder / "figures").glob("*.svg"), *(folder / "figures").glob("*.png")]
+    for path in old:
+        path.unlink(missing_ok=True)
 
 
 def report_context(analysis: Analysis, figures: Path) -> dict[str, Any]:
@@ -114,17 +123,17 @@ def report_context(analysis: Analysis, figures: Path) -> dict[str, Any]:
 
 
 def asked(analysis: Analysis) -> str:
-    """The question, as the cells pose it."""
+    """The question, as the cells pose it; what no cell knows, of another tool's logs, is left out."""
     cells = analysis.recommendation.cells
     sizes = _numbers([cell.images for cell in cells], "and")
-    methods = _listed(sorted({cell.method for cell in cells}), "or")
-    bases = _listed(sorted({cell.base_model for cell in cells}), "or")
-    pixels = _numbers([cell.resolution for cell in cells], "or")
-    noun = "image" if sizes == "1" else "images"
-    return (
-        f"Asked: how many steps to train {bases} at {pixels} px on {sizes} {noun} with {methods}, "
-        f"at which learning rate, and when to stop."
+    parts = (
+        ("", _listed(sorted({cell.base_model for cell in cells}), "or"), ""),
+        ("at ", _numbers([cell.resolution for cell in cells], "or"), " px"),
+        ("on ", sizes, " image" if sizes == "1" else " images"),
+        ("with ", _listed(sorted({cell.method for cell in cells}), "or"), ""),
     )
+    told = [f"{before}{value}{after}" for before, value, after in parts if value != UNKNOWN]
+    return f"Asked: how many steps to {' '.join(['train', *told])}, at which learning rate, and when to stop."
 
 
 def answered(cells: Sequence[CellAnswer]) -> str:
@@ -145,8 +154,8 @@ def answered(cells: Sequence[CellAnswer]) -> str:
 
 
 def _train(cell: CellAnswer) -> str:
-    steps, lr = words.count(cell.recommended_steps), words.learning_rate(cell)
-    return f"train {steps} steps (window {words.window(cell)}) at lr {lr}"
+    told = f"train {words.count(cell.recommended_steps)} steps (window {words.window(cell)})"
+    return told if words.learning_rate(cell) == words.NONE else f"{told} at lr {words.learning_rate(cell)}"
 
 
 def _without(without: Sequence[CellAnswer], cells: Sequence[CellAnswer]) -> str:
@@ -204,6 +213,7 @@ def _section(cell: CellResult, cells: Sequence[CellAnswer], figures: Path) -> Ce
         reason=words.reason(row),
         svg=draw_cell(figure, figures, name) if figure.lines else None,
         band=figure.band is not None,
+        reference=figure.reference,
         beyond=beyond,
         beyond_svg=draw_beyond_loss(beyond, step_limits(figure), figures, f"{name}{BEYOND}")
         if beyond
@@ -245,7 +255,7 @@ def _note(item: FittedRun) -> str:
 def _numbers(values: Sequence[int | None], last: str) -> str:
     """The different ones in order, then whether some are unknown."""
     known = sorted({value for value in values if value is not None})
-    return _listed([*known, *(["unknown"] if None in values else [])], last)
+    return _listed([*known, *([UNKNOWN] if None in values else [])], last)
 
 
 def _listed(values: Any, last: str = "and") -> str:

@@ -61,43 +61,51 @@ def _send(analysis: Analysis, folder: Path, mode: str) -> str:
     """Log everything in one run of wandb and end it."""
     import wandb
 
+    root, study = analysis.study.root, analysis.study.name
     settings = wandb.Settings(
-        silent=True, console="off", x_disable_stats=True, x_disable_meta=True, init_timeout=START_S,
+        silent=True,
+        console="off",
+        x_disable_stats=True,
+        x_disable_meta=True,
+        init_timeout=START_S,
         finish_timeout=FINISH_S,
-    )  # fmt: skip
-    config = {"study": analysis.study.name, "runs": len(analysis.study.runs), "cells": len(analysis.cells)}
-    run = wandb.init(
-        id=report_id(analysis.study.root),
-        resume="allow" if mode == "online" else None,
-        mode=mode,
-        project=_project(analysis.study.root),
-        group=analysis.study.name,
-        job_type=JOB_TYPE,
-        name=f"{analysis.study.name} report",
-        config=config,
-        settings=settings,
-        dir=str(folder),
     )
-    table = recommendation_table(analysis.recommendation.cells)
-    pictures = sorted((folder / "figures").glob("*.png"))
-    run.log(
-        {
-            "recommendation": wandb.Table(columns=table.titles, data=table.rows),
-            "report": wandb.Html((folder / "report.html").read_text(encoding="utf-8"), inject=False),
-            **{f"figures/{path.stem}": wandb.Image(str(path)) for path in pictures},
-        }
-    )
-    artifact: Any = wandb.Artifact(f"report-{report_id(analysis.study.root)}", type="report")
-    for name in SENT_FILES:
-        path = folder / name
-        for file in sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []:
-            artifact.add_file(str(file), name=str(file.relative_to(folder)))
-    run.log_artifact(artifact)
+    options: dict[str, Any] = {"project": _project(root), "group": study, "job_type": JOB_TYPE, "mode": mode}
+    options |= {"id": report_id(root), "resume": "allow" if mode == "online" else None, "settings": settings}
+    options |= {"config": {"study": study, "runs": len(analysis.study.runs), "cells": len(analysis.cells)}}
+    run = wandb.init(name=f"{study} report", dir=str(folder), **options)
+    run.log(_shown(analysis, folder))
+    run.log_artifact(_artifact(report_id(root), folder))
     run.finish()
     if mode == "online":
         return str(run.url)
     written = Path(run.dir).parent
     return f"{written}, sent by `wandb sync {written}`"
+
+
+def _shown(analysis: Analysis, folder: Path) -> dict[str, Any]:
+    """The table, the page and the figures as wandb shows them."""
+    import wandb
+
+    table = recommendation_table(analysis.recommendation.cells)
+    pictures = sorted((folder / "figures").glob("*.png"))
+    return {
+        "recommendation": wandb.Table(columns=table.titles, data=table.rows),
+        "report": wandb.Html((folder / "report.html").read_text(encoding="utf-8"), inject=False),
+        **{f"figures/{path.stem}": wandb.Image(str(path)) for path in pictures},
+    }
+
+
+def _artifact(name: str, folder: Path) -> Any:
+    """All files of the report under their own names."""
+    import wandb
+
+    artifact: Any = wandb.Artifact(name, type=JOB_TYPE)
+    for given in SENT_FILES:
+        path = folder / given
+        for file in sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []:
+            artifact.add_file(str(file), name=str(file.relative_to(folder)))
+    return artifact
 
 
 def _teardown() -> None:

@@ -40,7 +40,7 @@ class LikenessMeter:
         self._training = [variant.mean for variants in training.latents for variant in variants]
         new = [variants[0].mean[None] for variants in held_out.latents]
         distances = [float(nearest_distance(latent, self._training)) for latent in new]
-        self._held_out = math.fsum(distances) / len(distances) if distances else None
+        self._held_out = round(math.fsum(distances) / len(distances), 6) if distances else None
         self._encoder = ImageEncoder(encoder) if encoder is not None else None
         self._encoded: Tensor | None = None
         if self._encoder is not None:

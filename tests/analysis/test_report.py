@@ -383,3 +383,18 @@ def test_what_is_spent_and_left_stands_beside_the_limits(tmp_path: Path) -> None
     markdown = (path.parent / "report.md").read_text(encoding="utf-8")
     assert all(f"| {' | '.join(row)} |" in markdown.splitlines() for row in rows)
     assert reached in markdown
+
+
+def test_what_a_log_does_not_say_is_not_asked_for(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "logs" / "cats", Spec(horizon=300, best_time=0.08, study=None))
+    record = json.loads(folder.run.read_text())
+    unknown = dict.fromkeys(record["cell"])
+    folder.run.write_text(
+        json.dumps(record | {"cell": unknown, "images": None, "imported": {"tool": "other"}})
+    )
+    points = folder.curve.read_text().splitlines(keepends=True)
+    folder.curve.write_text("".join(points[1:]))  # without step 0
+    text = write_report(analyse(load_study(tmp_path / "logs"))).read_text()
+    assert "Asked: how many steps to train, at which learning rate, and when to stop." in text
+    assert "minus that of the first evaluation, by learning rate" in text
+    assert "unknown images with unknown" not in text
