@@ -82,7 +82,7 @@ def draw_sizes(groups: list[SizesGroup], folder: Path, name: str) -> str:
         axes.grid(axis="y", color="#e5e5e5", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.set_xlabel("training images")
-        axes.set_ylabel("steps (optimizer updates)")
+        axes.set_ylabel("steps")
         return save_figure(figure, folder, name, title)
 
 
