@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 PRICE_HELP = "also the steps of least cost where the whole horizon costs this share of the gain, as 0.1"
 LEVEL_HELP = "what tells image sets apart: a level of the cells, or run; default: dataset"
+PDF_HELP = "also the page as PDF; needs pip install 'stepbudget[pdf]'"
+WANDB_HELP = "also to Weights & Biases, beside the runs of the study; a repeat goes on under the same id"
 SET_HELP = "what the log does not say: dataset=cats dataset_size=20 resolution=512 method=lora base_model=sd15 lr=1e-4 ..."
 PRIOR_HELP = "no RUNS: what public facts say before any run, for dataset_size=20 method=text_to_image optimizer.lr=1e-6"
 ENOUGH_HELP = "images are enough where doubling them buys less than this share of the gain (0.05)"
@@ -94,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--enough", type=_share, metavar="SHARE", default=0.05, help=ENOUGH_HELP)
         if name in ("recommend", "next"):
             command.add_argument("cell", metavar="KEY=VALUE", nargs="*", help=CELL_HELP[name])
+        if name == "report":
+            command.add_argument("--pdf", action="store_true", help=PDF_HELP)
+            command.add_argument("--wandb", action="store_true", help=WANDB_HELP)
         if name in ("recommend", "report"):
             command.add_argument("--price", type=_price, metavar="SHARE", help=PRICE_HELP)
         if name in ("replay", "tune"):
@@ -104,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "fresh", metavar="FRESH_RUNS", help="runs of other seeds, longer than the minimum"
             )
+    _add_compare(commands)
     _add_import(commands)
     return parser
 
@@ -123,6 +129,18 @@ def _add_tuning(command: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="cost of a whole horizon in gain; repeatable",
     )
+
+
+def _add_compare(commands: Any) -> None:
+    """The options of `compare`."""
+    text = "studies beside each other: steps, intervals, gain and cost, cell by cell"
+    command = commands.add_parser("compare", help=text, description=text)
+    command.add_argument("--pdf", action="store_true", help=PDF_HELP)
+    command.add_argument(
+        "runs", metavar="RUNS", nargs="+", help="two studies or more; differences are from the first"
+    )
+    command.add_argument("--to", metavar="FOLDER", type=Path, help="default: RUNS/analysis/comparison-OTHERS")
+    command.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
 
 def _add_import(commands: Any) -> None:
@@ -173,15 +191,46 @@ def _recommend(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from analysis.load import load_study
+    from analysis.pdf import check_pdf, write_pdf
     from analysis.recommend import analyse, write_analysis
     from analysis.report import write_report
     from analysis.table import print_recommendation
+    from analysis.wandb_report import check_wandb, send_report
 
+    if options.pdf:
+        check_pdf()
+    if options.wandb:
+        check_wandb()
     analysis = analyse(load_study(options.runs), options.price)
     write_analysis(analysis)
     path = write_report(analysis)
     print_recommendation(analysis)
+    if options.pdf:
+        print(f"\npdf: {write_pdf(path)}")
+    if options.wandb:
+        print(f"\nwandb: {send_report(analysis)}")
     print(f"\nreport: {path}")
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from analysis.comparison import compare
+    from analysis.comparison_report import NAME, default_folder, print_comparison, write_comparison
+    from analysis.load import load_study
+    from analysis.pdf import check_pdf, write_pdf
+    from analysis.recommend import analyse
+
+    if options.pdf:
+        check_pdf()
+    found = compare([analyse(load_study(runs)) for runs in options.runs])
+    path = write_comparison(found, options.to.expanduser() if options.to else default_folder(found))
+    if options.pdf:
+        print(f"pdf: {write_pdf(path)}", file=sys.stderr)
+    if options.json:
+        print(path.with_name(f"{NAME}.json").read_text(encoding="utf-8"), end="")
+    else:
+        print_comparison(found)
+        print(f"\ncomparison: {path}")
     return 0
 
 
@@ -254,6 +303,7 @@ def _import(options: argparse.Namespace) -> int:
 
 
 _COMMANDS = {
+    "compare": _compare,
     "import": _import,
     "recommend": _recommend,
     "report": _report,

@@ -1,4 +1,4 @@
-"""Which run to make next: the one that narrows an answer most for each step that it costs (method.md section 6).
+"""Which run to make next: the one that narrows an answer most for each step that it costs (docs/method.md, section 5).
 
 Of log S* of a fresh run of a cell two variances are known (curves.pooling): v of the typical run and s^2 between runs. One
 run more tells the typical run up to s^2 + w^2, w^2 being what a curve leaves open of its own minimum, if it passes its

@@ -1,4 +1,4 @@
-"""How many images are enough: the gain at the minimum against the number of images (method.md section 5).
+"""How many images are enough: the gain at the minimum against the number of images (docs/method.md, section 5).
 
     gain(N) = G - c N^-a,    c >= 0,   a on a grid,   scatter unknown
 

@@ -1,4 +1,4 @@
-"""The law across cells: time of the minimum against images, resolution, batch, lr and levels (method.md section 5).
+"""The law across cells: time of the minimum against images, resolution, batch, lr and levels (docs/method.md, section 5).
 
     log S* = mu + rho_N log N + rho_R log R + rho_B log B + rho_lr log lr + levels + r_set + r_cell + noise
 

@@ -111,14 +111,14 @@ def print_recommendation(analysis: Analysis) -> None:
     if any(cell.window_open for cell in analysis.recommendation.cells):
         legend += " +: up to the end of the horizon, and maybe beyond."
     parts = [
-        *_wrapped([headline(analysis)], width),
+        *wrapped([headline(analysis)], width),
         "",
         format_table(table, width),
         "",
-        *_wrapped([legend], width),
+        *wrapped([legend], width),
         "",
     ]
-    text = "\n".join([*parts, *_wrapped(explanations(analysis), width)])
+    text = "\n".join([*parts, *wrapped(explanations(analysis), width)])
     if sys.stdout.isatty():
         _print_in_colour(text, analysis.recommendation.cells)
     else:
@@ -131,7 +131,8 @@ def print_table(table: Table) -> None:
     print(format_table(table, width))
 
 
-def _wrapped(lines: list[str], width: int) -> list[str]:
+def wrapped(lines: list[str], width: int) -> list[str]:
+    """Lines broken at a width; what follows a break is set in."""
     return [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent="  ")]
 
 

@@ -87,6 +87,15 @@ def epochs(cell: CellAnswer) -> str:
     return NONE if cell.epochs is None else number(cell.epochs)
 
 
+def duration(seconds: float | None) -> str:
+    """40 s, 12 min, 3.5 h."""
+    if seconds is None:
+        return NONE
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{number(seconds / 3600)} h"
+
+
 def steps_or_status(cell: CellAnswer) -> str:
     """The recommended steps, or why there are none in one word."""
     return count(cell.recommended_steps) if cell.status == "ok" else STATUS_WORDS[cell.status]
@@ -238,18 +247,19 @@ def slug(cell: CellAnswer, cells: Sequence[CellAnswer]) -> str:
     return plain if len(same) == 1 else f"{plain}-{same.index(cell) + 1}"
 
 
-def _plain(cell: CellAnswer) -> str:
-    if cell.run is not None:
-        return _slugged(cell.run)
-    return _slugged(f"{cell.method}-n{cell.images}-px{cell.resolution}-{cell.base_model}-{cell.captions}")
-
-
-def _slugged(text: str) -> str:
+def file_name(text: str) -> str:
+    """A text as a file's name: letters, digits and -_., a hash in place of what is too long."""
     plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)
     if len(plain.encode()) <= LONGEST_SLUG:
         return plain
     digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
     return f"{plain.encode()[:LONGEST_SLUG].decode('utf-8', 'ignore')}-{digest}"
+
+
+def _plain(cell: CellAnswer) -> str:
+    if cell.run is not None:
+        return file_name(cell.run)
+    return file_name(f"{cell.method}-n{cell.images}-px{cell.resolution}-{cell.base_model}-{cell.captions}")
 
 
 def _levels(cells: Sequence[CellAnswer]) -> dict[str, list[str]]:

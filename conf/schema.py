@@ -203,6 +203,9 @@ class Samples:
     seed: int = 0
     inference_steps: int = 20
     guidance_scale: float = 4.0
+    encoder: str | None = (
+        None  # folder of a CLIP or DINO model: its likeness of samples to training images is recorded
+    )
     first_step: int = 16  # of the geometric grid of sampled steps; step 0 and the last step are sampled too
     ratio: float = 2.0
 

@@ -162,7 +162,7 @@ def answer(
     stretch: tuple[float, float] = (1.0, 1.0),
     seed: int = 0,
 ) -> Answer:
-    """The budget for one run on that schedule; its last step is the horizon.
+    """The budget for one run on that schedule; its last step is the horizon. docs/method.md, section 3.
 
     price: lambda, the cost of the whole horizon in gain, for `priced_steps`. stretch: of the minimum's interval below and
     above its median, of a fresh run's that of curves.calibration. Thresholds are those of

@@ -122,8 +122,8 @@ def apply_to_all_images(
 ) -> tuple[Config, CellAnswer, Scaling]:
     """The configuration that trains on every image, the held-out ones too, for the budget of the largest measured cell.
 
-    Its steps, and the horizon of a decaying schedule, grow as the images to the power of the study's law. Nothing is
-    left to measure on.
+    Its steps, and the horizon of a decaying schedule, grow as the images to the power of the study's law (docs/method.md,
+    section 6). Nothing is left to measure on.
 
     Args:
         config: with budget.study and no number of images.

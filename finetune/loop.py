@@ -147,11 +147,14 @@ def _append(run: Run, clock: Clock, point: Point) -> Point:
 def _draw_samples(run: Run, clock: Clock) -> None:
     """Draw the samples of this step, once; the main process alone has a sampler."""
     counters = run.counters
-    if run.sampler is not None and counters.sampled_step != counters.step:
+    sampling = run.sampling
+    if sampling is not None and counters.sampled_step != counters.step:
         with clock.timing("samples"), run.averaging.applied():
-            images = run.sampler.draw(run.trained)
-        write_samples(run.folder, counters.step, images, run.config.samples, sample_prompts(run.plan))
-        run.tracking.log_samples(counters.step, images)
+            latents = sampling.sampler.latents(run.trained)
+            images = sampling.sampler.decode(latents)
+            likeness = sampling.likeness.measure(counters.step, latents, images)
+        write_samples(run.folder, images, run.config.samples, sample_prompts(run.plan), likeness)
+        run.tracking.log_samples(images, likeness)
     counters.sampled_step = counters.step
 
 

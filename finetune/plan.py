@@ -17,7 +17,7 @@ from curves.stopping.registry import CALIBRATED, calibration_for, make_rule
 from finetune.base_files import BaseFiles, check_pixels, find_base
 from finetune.buckets import bucket_sizes
 from finetune.budget import apply_recommendation, apply_to_all_images, hyperparameters, refuse_overrides
-from finetune.extras import check_library
+from finetune.extras import check_encoder, check_library
 from finetune.images import Example, Split, dataset_id, leak_note, read_folder, split_examples, split_fold
 from finetune.paths import make_cache
 from finetune.schedule import lr_sum
@@ -87,6 +87,7 @@ def make_plan(config: Config, overrides: Sequence[str]) -> Plan:
     if config.budget.study is not None:
         refuse_overrides(overrides)
     check_library(config.optimizer)
+    check_encoder(config.samples.encoder)
     cache_dir = PROJECT_ROOT / Path(config.cache_dir).expanduser()
     make_cache(config.cache_dir, cache_dir)
     # The images first: a base model may have to be downloaded, gigabytes before the next mistake is found.

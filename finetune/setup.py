@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from conf.errors import RequestError
+from conf.inputs import project_path
 from conf.schema import Config
 from conf.secrets import redact
 from curves.panel import Panel
@@ -24,6 +25,7 @@ from finetune.batches import Source
 from finetune.checkpoint import load_checkpoint
 from finetune.data import Data, Panels, make_data
 from finetune.interruption import Interruption
+from finetune.likeness import LikenessMeter
 from finetune.methods import make_trained_model
 from finetune.offload import OffloadedOptimizer
 from finetune.optimizers import ParameterGroup, make_optimizer, text_encoder_scale
@@ -63,6 +65,14 @@ class Counters:
     last_loss: float | None = None
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """What draws samples, and what measures them."""
+
+    sampler: Sampler
+    likeness: LikenessMeter
+
+
 @dataclass
 class Run:
     """One run at work. `trained` is the bare module, `model` the same one as accelerate wraps it for training.
@@ -85,7 +95,7 @@ class Run:
     prior: dict[tuple[int, ...], Source]
     rule: EvaluationRule
     panels: Panels
-    sampler: Sampler | None
+    sampling: Sampling | None
     tracking: Tracking
     progress: Progress
     counters: Counters = field(default_factory=Counters)
@@ -156,7 +166,7 @@ def set_up(plan: Plan, status: RunStatus, interruption: Interruption) -> Run:
         prior=data.prior,
         rule=new_rule(plan),
         panels=data.panels,
-        sampler=_sampler(plan, data, backbone, accelerator),
+        sampling=_sampling(plan, data, backbone, accelerator),
         tracking=_tracking(plan, folder, accelerator, resumed),
         progress=Progress(plan.horizon, plan.grids, accelerator.is_main_process),
     )
@@ -202,7 +212,7 @@ def _optimizer(
     return make_optimizer(groups, config.optimizer, accelerator.device)
 
 
-def _sampler(plan: Plan, data: Data, backbone: Backbone, accelerator: Accelerator) -> Sampler | None:
+def _sampling(plan: Plan, data: Data, backbone: Backbone, accelerator: Accelerator) -> Sampling | None:
     """Samples of the configured prompts, or of the captions of the first held-out (else training) images."""
     options = plan.config.samples
     prompts = sample_prompts(plan)
@@ -210,7 +220,7 @@ def _sampler(plan: Plan, data: Data, backbone: Backbone, accelerator: Accelerato
         return None
     side = plan.pixels
     sizes = backbone.family.sizes((side, side), (0, 0), (side, side))
-    return Sampler(
+    sampler = Sampler(
         backbone,
         [data.cache.text(prompt) | sizes for prompt in prompts],
         data.cache.empty_text() | sizes,
@@ -220,6 +230,9 @@ def _sampler(plan: Plan, data: Data, backbone: Backbone, accelerator: Accelerato
         options.guidance_scale,
         accelerator.autocast,
     )
+    encoder = None if options.encoder is None else project_path(options.encoder)
+    held_out = data.cache.encode(plan.split.held_out if plan.config.evaluation.enabled else [])
+    return Sampling(sampler, LikenessMeter(data.training.encoded, held_out, plan.split.training, encoder))
 
 
 def sample_prompts(plan: Plan) -> list[str]:

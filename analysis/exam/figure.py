@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.draw import BLUE, GREY, INK, STYLE
+from analysis.canvas import BLUE, GREY, INK, STYLE
 from analysis.exam.examine import Examined, differences
 from analysis.exam.intervals import Difference
 from analysis.exam.outcomes import PRICES

@@ -14,7 +14,7 @@ class PosteriorRule(PosteriorBased):
     """kappa: price of a whole horizon of steps, in gain: what going on must be expected to bring in return.
 
     Stops where for every later step h E[(loss of the best checkpoint - min over s_n+1..h of f)+ / gain]
-    <= kappa (h - s_n) / H (`curves.stopping.appraisal.worth`).
+    <= kappa (h - s_n) / H (`curves.stopping.appraisal.worth`). docs/method.md, section 4.
     """
 
     name: ClassVar[str] = "posterior"

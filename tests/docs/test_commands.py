@@ -155,6 +155,9 @@ def test_every_command_of_a_page_runs(project: Path, page: Path) -> None:
         elif words[-2:] == ["--background", "remove"] and not all(map(find_spec, NEEDS_BACKGROUND)):
             assert done.returncode == 2, f"{line}: {done.stderr}"
             assert "pip install 'stepbudget[background]'" in done.stderr
+        elif "--pdf" in words and find_spec("weasyprint") is None:
+            assert done.returncode == 2, f"{line}: {done.stderr}"
+            assert "pip install 'stepbudget[pdf]'" in done.stderr
         else:
             assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
         assert "Traceback" not in done.stderr
