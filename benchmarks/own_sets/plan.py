@@ -1,0 +1,69 @@
+"""Which runs are recorded: cells of image set, dataset size, resolution and base model, and their seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+import itertools
+from pathlib import Path
+
+from benchmarks.own_sets.sets import SETS
+
+SIZES = ("n4", "n8", "n16")
+AXES_SETS = ("tango", "symbola", "stamps")
+AXES_SIZES = ("n4", "n16")
+RESOLUTIONS = ("px48", "px64", "px96")
+BASES = ("tiny", "tiny2")
+CALIBRATION_SEEDS = (0, 1)
+HELD_OUT_SEED = 1000
+STEPS = {"n4": 128, "n8": 152, "n16": 256}  # long enough for the loss to rise again by a fifth of the gain
+LR = {"tiny": 4e-4, "tiny2": 2e-4}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is fixed in all runs that are compared."""
+
+    image_set: str
+    size: str
+    resolution: str = "px64"
+    base_model: str = "tiny"
+
+    @property
+    def name(self) -> str:
+        return f"{self.image_set}-{self.size}-{self.resolution}-{self.base_model}"
+
+    def overrides(self, sets: Path, seed: int) -> list[str]:
+        """What `train.py` is told."""
+        return [
+            "experiment=own_sets",
+            f"dataset.path={sets / self.image_set}",
+            f"dataset_size={self.size}",
+            f"resolution={self.resolution}",
+            f"base_model={self.base_model}",
+            f"optimizer.lr={LR[self.base_model]}",
+            f"budget.max_steps={STEPS[self.size]}",
+            f"seed={seed}",
+        ]
+
+
+def size_cells() -> list[Cell]:
+    """Every set at every size."""
+    return [Cell(item.name, size) for item in SETS for size in SIZES]
+
+
+def axes_cells() -> list[Cell]:
+    """Three sets at two sizes, three resolutions and two bases, without what `size_cells` has already."""
+    levels = itertools.product(AXES_SETS, AXES_SIZES, RESOLUTIONS, BASES)
+    return [cell for cell in itertools.starmap(Cell, levels) if cell not in size_cells()]
+
+
+def runs(part: str) -> Iterator[tuple[Cell, int]]:
+    """Cells with the seeds of `calibration` or `held_out`."""
+    if part == "held_out":
+        yield from ((cell, HELD_OUT_SEED) for cell in size_cells() + axes_cells())
+        return
+    for seed in CALIBRATION_SEEDS:
+        yield from ((cell, seed) for cell in size_cells())
+        if seed == CALIBRATION_SEEDS[0]:
+            yield from ((cell, seed) for cell in axes_cells())
