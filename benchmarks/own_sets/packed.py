@@ -38,7 +38,7 @@ class RecordedRun:
     points: tuple[Point, ...]
 
 
-def read_run(folder: RunFolder, name: str) -> RecordedRun:
+def read_run(folder: RunFolder) -> RecordedRun:
     """A finished run, its numbers rounded.
 
     Raises:
@@ -47,7 +47,9 @@ def read_run(folder: RunFolder, name: str) -> RecordedRun:
     outcome = folder.outcome()
     if outcome is None:
         raise ValueError(f"{folder.path}: the run has not ended")
-    return RecordedRun(name, read_json(folder.run), outcome, tuple(map(_rounded, folder.points())))
+    return RecordedRun(
+        folder.path.name, read_json(folder.run), outcome, tuple(map(_rounded, folder.points()))
+    )
 
 
 def pack(runs: Sequence[RecordedRun], path: Path) -> None:
@@ -72,7 +74,7 @@ def unpack(path: Path, to: Path) -> list[RunFolder]:
     folders = []
     for run in load(path):
         folder = RunFolder(to / run.name)
-        folder.path.mkdir(parents=True)
+        folder.path.mkdir(parents=True)  # never over another run
         write_json(folder.run, run.facts)
         for point in run.points:
             folder.append_point(point)
@@ -85,7 +87,9 @@ def unpack(path: Path, to: Path) -> list[RunFolder]:
 def _columns(points: Sequence[Point]) -> dict[str, list[Any]]:
     """One list a field; fields that no point has are left out."""
     columns = {name: [getattr(point, name) for point in points] for name in FIELDS}
-    return {name: column for name, column in columns.items() if any(value not in (None, {}) for value in column)}
+    return {
+        name: column for name, column in columns.items() if any(value not in (None, {}) for value in column)
+    }
 
 
 def _points(columns: dict[str, list[Any]]) -> tuple[Point, ...]:

@@ -11,13 +11,16 @@ from benchmarks.own_sets.sets import SETS
 
 SIZES = ("n4", "n8", "n16")
 AXES_SETS = ("tango", "symbola", "stamps")
-AXES_SIZES = ("n4", "n16")
+AXES_SIZES = ("n4", "n8")
 RESOLUTIONS = ("px48", "px64", "px96")
 BASES = ("tiny", "tiny2")
 CALIBRATION_SEEDS = (0, 1)
 HELD_OUT_SEED = 1000
-STEPS = {"n4": 128, "n8": 152, "n16": 256}  # long enough for the loss to rise again by a fifth of the gain
-LR = {"tiny": 4e-4, "tiny2": 2e-4}
+STEPS = {
+    "n4": 76,
+    "n8": 108,
+    "n16": 152,
+}  # long enough for the loss to rise again by a fifth of the gain or more
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,6 @@ class Cell:
             f"dataset_size={self.size}",
             f"resolution={self.resolution}",
             f"base_model={self.base_model}",
-            f"optimizer.lr={LR[self.base_model]}",
             f"budget.max_steps={STEPS[self.size]}",
             f"seed={seed}",
         ]

@@ -1,15 +1,14 @@
-"""Pictures drawn by program: flat shapes, and charts."""
+"""Pictures drawn by program: flat shapes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-import io
 import math
 import random
 
 from PIL import Image, ImageDraw
 
-from benchmarks.own_sets.pictures import SIDE, on_white
+from benchmarks.own_sets.pictures import SIDE
 
 COLOURS = {
     "red": "#d62728",
@@ -63,39 +62,17 @@ def _draw_shape(
         pen.polygon(_corners(centre, radius, corners, inner), fill=colour)
 
 
-def _corners(centre: tuple[float, float], radius: float, count: int, inner: float) -> list[tuple[float, float]]:
+def _corners(
+    centre: tuple[float, float], radius: float, count: int, inner: float
+) -> list[tuple[float, float]]:
     """Corners of a star, of a regular polygon where inner is 1."""
     reach = [radius, radius * inner] if inner < 1 else [radius]
     total = count * len(reach)
     angles = [math.tau * index / total - math.pi / 2 for index in range(total)]
     return [
-        (centre[0] + reach[index % len(reach)] * math.cos(angle), centre[1] + reach[index % len(reach)] * math.sin(angle))
+        (
+            centre[0] + reach[index % len(reach)] * math.cos(angle),
+            centre[1] + reach[index % len(reach)] * math.sin(angle),
+        )
         for index, angle in enumerate(angles)
     ]
-
-
-def charts(number: int) -> tuple[str, Callable[[], Image.Image]]:
-    """The caption and the drawing of chart `number`: bars, lines, a pie or points, by matplotlib."""
-    source = random.Random(f"charts {number}")
-    kind, count = source.choice(["bars", "lines", "pie", "points"]), source.randint(3, 7)
-    colour = source.choice(list(COLOURS))
-    values = [source.uniform(0.2, 1.0) for _ in range(count)]
-
-    def draw() -> Image.Image:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(2, 2), dpi=SIDE)
-        axes = figure.add_subplot()
-        if kind == "pie":
-            axes.pie(values, colors=[COLOURS[colour], "#bbbbbb", "#666666"])
-        elif kind == "bars":
-            axes.bar(range(count), values, color=COLOURS[colour])
-        else:
-            style = "-" if kind == "lines" else "o"
-            axes.plot(range(count), values, style, color=COLOURS[colour], linewidth=3, markersize=9)
-        axes.tick_params(labelbottom=False, labelleft=False)
-        file = io.BytesIO()
-        figure.savefig(file, format="png")
-        return on_white(Image.open(file))
-
-    return f"chart of {count} {colour} {kind}", draw

@@ -70,14 +70,6 @@ def emoji_glyphs(files: Path, font: str, first: int, last: int) -> Iterator[Cand
             yield caption, partial(drawn_glyph, face, chr(code))
 
 
-def styled_glyphs(files: Path, font: str, style: str) -> Iterator[Candidate]:
-    """Glyphs of an icon font, captioned with the names that its style sheet gives them."""
-    face = ImageFont.truetype(str(files / font), GLYPH_SIZE)
-    text = (files / style).read_text(encoding="utf-8")
-    for name, code in re.findall(r'\.fa-([a-z-]+):before\s*\{\s*content:\s*"\\([0-9a-f]{4})"', text):
-        yield name.replace("-", " "), partial(drawn_glyph, face, chr(int(code, 16)))
-
-
 def iconify(files: Path, table: str) -> Iterator[Candidate]:
     """Icons of a package that holds all drawings in one JSON file."""
     record = json.loads((files / table).read_text(encoding="utf-8"))

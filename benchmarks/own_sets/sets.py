@@ -66,7 +66,9 @@ SETS = (
         "glossy desktop icons",
         partial(
             readers.icons,
-            folders=_in(f"{THEMES}/oxygen/base/128x128", "apps", "categories", "devices", "mimetypes", "places"),
+            folders=_in(
+                f"{THEMES}/oxygen/base/128x128", "apps", "categories", "devices", "mimetypes", "places"
+            ),
         ),
     ),
     ImageSet(
@@ -75,17 +77,6 @@ SETS = (
         "GPL-3",
         "flat coloured icons of programs",
         partial(readers.icons, folders=[f"{THEMES}/Papirus/64x64/apps"]),
-    ),
-    ImageSet(
-        "awesome",
-        Package("debian", "fonts-font-awesome"),
-        "OFL-1.1",
-        "black icons of a font for web pages",
-        partial(
-            readers.styled_glyphs,
-            font="usr/share/fonts/truetype/font-awesome/fontawesome-webfont.ttf",
-            style="usr/share/fonts-font-awesome/css/font-awesome.css",
-        ),
     ),
     ImageSet(
         "symbola",
@@ -114,9 +105,7 @@ SETS = (
         Package("debian", "tuxpaint-stamps-default"),
         "GPL-2+ and public domain",
         "photographs of fruit, vegetables and flowers, cut out",
-        partial(
-            readers.stamps, folders=_in(STAMPS, "food/fruit", "food/vegetables", "plants/flowers")
-        ),
+        partial(readers.stamps, folders=_in(STAMPS, "food/fruit", "food/vegetables", "plants/flowers")),
     ),
     ImageSet(
         "photographs",
@@ -163,12 +152,5 @@ SETS = (
         "this project's",
         "one to three flat shapes on a tinted ground, drawn by `programs.py`",
         _by_program(programs.shapes),
-    ),
-    ImageSet(
-        "charts",
-        None,
-        "this project's",
-        "charts, drawn by matplotlib in `programs.py`",
-        _by_program(programs.charts),
     ),
 )
