@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-import gzip
-import io
 import json
 from pathlib import Path
 import re
-import subprocess
 import unicodedata
 
 from PIL import Image, ImageFont
 
-from benchmarks.own_sets.pictures import drawn_glyph, drawn_svg, on_white, opened, quarters
+from benchmarks.own_sets.pictures import drawn_glyph, drawn_svg, opened, quarters
 
 Candidate = tuple[str, Callable[[], Image.Image]]  # caption, and what draws the picture
 MOST_WORDS = 5
 GLYPH_SIZE = 112  # px
-CARD_WIDTH = 96  # px
-SUITS = ("clubs", "diamonds", "hearts", "spades")
-RANKS = ("ace", *map(str, range(2, 11)), "jack", "queen", "king")
-LEAST_QUARTER = 120  # px of a photograph's quarter
 
 
 def words_of(stem: str) -> str:
@@ -87,19 +80,6 @@ def flags(files: Path, folder: str) -> Iterator[Candidate]:
     for path in sorted((files / folder).glob("??.svg")):
         if not path.is_symlink():
             yield f"flag {path.stem}", partial(drawn_svg, path)
-
-
-def playing_cards(files: Path, deck: str) -> Iterator[Candidate]:
-    """The 52 cards of a sheet: thirteen ranks a row, a row a suit, one more row of other things."""
-    command = ["rsvg-convert", "--width", str(CARD_WIDTH * len(RANKS)), "--keep-aspect-ratio"]
-    svg = gzip.decompress((files / deck).read_bytes())
-    done = subprocess.run(command, input=svg, check=True, capture_output=True)
-    sheet = Image.open(io.BytesIO(done.stdout)).convert("RGBA")
-    width, height = sheet.width / len(RANKS), sheet.height / (len(SUITS) + 1)
-    for row, suit in enumerate(SUITS):
-        for column, rank in enumerate(RANKS):
-            box = (column * width, row * height, (column + 1) * width, (row + 1) * height)
-            yield f"{rank} of {suit}", partial(on_white, sheet.crop(tuple(map(round, box))))
 
 
 def photograph_quarters(files: Path, folder: str, names: Sequence[str]) -> Iterator[Candidate]:

@@ -140,13 +140,6 @@ SETS = (
         partial(readers.iconify, table="package/icons.json"),
     ),
     ImageSet(
-        "cards",
-        Package("debian", "gnome-cards-data"),
-        "GPL-3+ and LGPL-3+",
-        "playing cards, the deck `neoclassical`",
-        partial(readers.playing_cards, deck="usr/share/aisleriot/cards/neoclassical.svgz"),
-    ),
-    ImageSet(
         "shapes",
         None,
         "this project's",
