@@ -16,11 +16,8 @@ RESOLUTIONS = ("px48", "px64", "px96")
 BASES = ("tiny", "tiny2")
 CALIBRATION_SEEDS = (0, 1)
 HELD_OUT_SEED = 1000
-STEPS = {"n4": 54, "n8": 91, "n16": 128}  # long enough for the loss to rise again by a fifth of the gain or more
-    "n4": 76,
-    "n8": 108,
-    "n16": 152,
-}  # long enough for the loss to rise again by a fifth of the gain or more
+# Long enough for the loss to rise again by a fifth of the gain or more.
+STEPS = {"n4": 54, "n8": 91, "n16": 128}
 
 
 @dataclass(frozen=True)
