@@ -68,10 +68,8 @@ class LawDraws:
         return draws if horizon_lr_sum is None else np.minimum(draws, horizon_lr_sum)
 
     def gain_summary(self, count: int = 1000, seed: int = 0) -> tuple[float, float]:
-        """Of the donors; the law does not say how large the gain is."""
-        parts = np.array([donor.gain_summary(count, seed) for donor in self.donors])
-        mean = float(self.weights @ parts[:, 0])
-        return mean, float(np.sqrt(self.weights @ (parts[:, 1] ** 2 + (parts[:, 0] - mean) ** 2)))
+        """Of the nearest donor; the law does not say how large the gain is."""
+        return self.donors[0].gain_summary(count, seed)
 
     def with_time_prior(self, prior: TimePrior) -> LawDraws:
         """The law is what is known of the time."""
