@@ -45,12 +45,16 @@ class LawDraws:
             return float(np.mean(self.minimum_draws(count=DRAWS) < lr_sum))
         return float(self.weights @ [donor.probability_passed() for donor in self.donors])
 
-    def draw_shapes(self, count: int, seed: int = 0) -> Shapes:
-        """Shapes of count fresh runs."""
+    def _draw(self, count: int, seed: int) -> tuple[NDArray[np.intp], Array]:
+        """The donor of each of count fresh runs, and lr_sum at its minimum."""
         random = np.random.default_rng(seed)
         donor = random.choice(len(self.donors), count, p=self.weights)
         spread = np.sqrt([item.spread_variance() for item in self.donors])[donor]
-        time = np.exp(self.law.draw(self.place, count, seed) + spread * random.standard_normal(count))
+        return donor, np.exp(self.law.draw(self.place, count, seed) + spread * random.standard_normal(count))
+
+    def draw_shapes(self, count: int, seed: int = 0) -> Shapes:
+        """Shapes of count fresh runs."""
+        donor, time = self._draw(count, seed)
         taken = np.bincount(donor, minlength=len(self.donors))
         parts = [item.draw_shapes(int(n), seed) for item, n in zip(self.donors, taken, strict=True) if n]
         # Drawn donor by donor, then put where each one's turn is.
@@ -65,14 +69,12 @@ class LawDraws:
         return regret_within(np.asarray(lr_sum), self.draw_shapes(count, seed))
 
     def minimum_draws(self, horizon_lr_sum: float | None = None, count: int = 1000, seed: int = 0) -> Array:
-        draws = self.draw_shapes(count, seed).time
+        draws = self._draw(count, seed)[1]
         return draws if horizon_lr_sum is None else np.minimum(draws, horizon_lr_sum)
 
     def gain_summary(self, count: int = 1000, seed: int = 0) -> tuple[float, float]:
-        """Of the donors; the law does not say how large the gain is."""
-        parts = np.array([donor.gain_summary(count, seed) for donor in self.donors])
-        mean = float(self.weights @ parts[:, 0])
-        return mean, float(np.sqrt(self.weights @ (parts[:, 1] ** 2 + (parts[:, 0] - mean) ** 2)))
+        """Of the nearest donor; the law does not say how large the gain is."""
+        return self.donors[0].gain_summary(count, seed)
 
     def with_time_prior(self, prior: TimePrior) -> LawDraws:
         """The law is what is known of the time."""

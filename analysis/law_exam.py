@@ -19,7 +19,7 @@ from analysis.law import POWERS, SET, Law, fit_law
 from analysis.recommend import Analysis, CellResult, longest, observation
 from analysis.table import Table, print_table
 from analysis.unseen import ASKED_LEVELS, NEW, law_cells, recommend_unseen
-from analysis.verify import RULE_OF_THUMB, Truth, best_constant, truth_of
+from analysis.verify import RULE_OF_THUMB, Truth, best_constant, truth_of_fitted
 from conf.errors import RequestError
 from curves.law import LARGEST_FACTOR
 from curves.recommendation import CellAnswer
@@ -92,7 +92,7 @@ def _levels_stay(axis: str, cell: CellResult, kept: Sequence[CellResult]) -> boo
 
 def _truths(cell: CellResult) -> list[Truth]:
     """Of the cell's runs at its best hyperparameters."""
-    found = [truth_of(item.run) for item in cell.best]
+    found = [truth_of_fitted(item) for item in cell.best]
     return [truth for truth in found if truth is not None]
 
 

@@ -37,6 +37,8 @@ from curves.recommendation import CellAnswer
 Array = NDArray[np.float64]
 NEW = "new"  # dataset=new: images of which nothing was run
 ASKED_LEVELS = ("method", "base_model", "captions", "dataset")
+STEPS, REGRET_DRAWS = 200, 1000  # at which regret is looked at, and how often it is drawn
+MOST_DONORS = 12  # of the shape; the law is made from all cells
 OTHER_LEVEL = 2.0  # distance of a cell with another level, in natural logs of images or resolution
 HORIZON_QUANTILE, HORIZON_FACTOR = 0.99, 1.5  # how far a constant schedule is looked at beyond the minimum
 
@@ -164,7 +166,7 @@ def refused_by_rule(unseen: Unseen) -> str | None:
             f"a pilot lifts this: {pilot_of(unseen, nearer)}"
         )
     for name in ASKED_LEVELS:
-        known = sorted({str(getattr(donor.answer, name)) for donor in unseen.donors})
+        known = sorted({item.place.levels[name] for item in unseen.law.observed})
         if str(unseen.facts[name]) not in known and unseen.facts[name] != NEW:
             asked = f"{name}={unseen.facts[name]}: was not run ({', '.join(known)} were)"
             return f"{asked}; a pilot lifts this: {pilot_of(unseen)}"
@@ -230,11 +232,15 @@ def _unseen(study: Study, cells: Sequence[CellResult], facts: dict[str, Any], as
         others = sum(str(getattr(row, name)) != str(facts[name]) for name in named)
         return float(math.hypot(*logs, OTHER_LEVEL * others))
 
-    donors = sorted(cells, key=distance)
+    donors = sorted(cells, key=distance)[:MOST_DONORS]
     nearest = observed[list(cells).index(donors[0])].place
     levels = {**nearest.levels, **{name: str(facts[name]) for name in ASKED_LEVELS}}
     levels["base_id"] = next(
-        (donor.answer.base_id for donor in donors if donor.answer.base_model == facts["base_model"]),
+        (
+            item.place.levels["base_id"]
+            for item in observed
+            if item.place.levels["base_model"] == facts["base_model"]
+        ),
         "unknown",
     )
     place = Place(
@@ -268,9 +274,9 @@ def _minimum(draws: LawDraws, schedule: Schedule) -> Interval:
 def _regrets(draws: LawDraws, schedule: Schedule) -> tuple[NDArray[np.int64], Array]:
     """Whole steps (grid,) up to the horizon, and draws of the regret there (draws, grid)."""
     horizon = schedule.horizon_steps
-    spread = np.geomspace(max(1.0, horizon / 2000), horizon, 400).round()
+    spread = np.geomspace(max(1.0, horizon / 2000), horizon, STEPS).round()
     steps = np.unique(np.concatenate([[0], spread])).astype(np.int64)
-    return steps, draws.regret_draws(schedule.lr_sum[steps], DRAWS)
+    return steps, draws.regret_draws(schedule.lr_sum[steps], REGRET_DRAWS)
 
 
 def _least_regret(

@@ -82,8 +82,12 @@ class Verification:
 
 def truth_of(run: Run) -> Truth | None:
     """The smoothed curve of a fresh run; None where there is nothing to smooth, no gain, or none known."""
-    fitted = fit_run(run)
-    posterior = fitted.posterior
+    return truth_of_fitted(fit_run(run))
+
+
+def truth_of_fitted(fitted: FittedRun) -> Truth | None:
+    """As `truth_of`, of a run that is fitted already."""
+    run, posterior = fitted.run, fitted.posterior
     if posterior is None or posterior.probability_of_gain < 0.5 or run.best is None or not run.has_base:
         return None
     curve = run.curve()
