@@ -21,8 +21,9 @@ from analysis.asked import Asked
 from analysis.law import PRIORS
 from analysis.pilots import resolution_override, rounded_up, size_override
 from analysis.recommend import kohya
+from analysis.unseen import NEAR
 from conf.errors import RequestError
-from curves.answer import DRAWS, TOLERATED_REGRETS, TOLERATED_RISK, WIDEST_INTERVAL
+from curves.answer import DRAWS, TOLERATED_RISK, WIDEST_INTERVAL
 from curves.law import LARGEST_FACTOR
 from curves.pooling import SPREAD_MEDIAN
 from curves.shapes import COORDINATES, quasi_normal, regret_within, shapes_from_normal
@@ -144,7 +145,7 @@ def _with_steps(asked: Asked, lr: float, cell: str, log_time: Array, lr_sum: dic
     regret = regret_within(np.concatenate([[0.0], steps]) * lr, shapes)[:, 1:]
     regret = regret[np.isfinite(regret).all(axis=1)]  # shapes without a minimum below their start
     at = int(np.argmin(regret.mean(axis=0)))
-    kept = (np.minimum.accumulate(regret, axis=1) <= TOLERATED_REGRETS[0]).mean(axis=0)
+    kept = (np.minimum.accumulate(regret, axis=1) <= NEAR).mean(axis=0)
     guess, batch = int(steps[at]), asked.batch or 1
     minimum = {name: round(lr_sum[name] / lr) for name in ("low", "median", "high")}
     return PriorAnswer(
@@ -155,7 +156,7 @@ def _with_steps(asked: Asked, lr: float, cell: str, log_time: Array, lr_sum: dic
         steps=minimum,
         first_guess=guess,
         expected_regret=round(float(regret[:, at].mean()), 3),
-        within=round(float((regret[:, at] <= TOLERATED_REGRETS[0]).mean()), 2),
+        within=round(float((regret[:, at] <= NEAR).mean()), 2),
         best_kept=int(steps[np.argmax(kept >= 1 - TOLERATED_RISK)]),
         images_seen=guess * batch,
         epochs=round(guess * batch / asked.dataset_size, 2),

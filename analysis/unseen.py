@@ -22,7 +22,6 @@ from conf.compose import options
 from conf.errors import RequestError
 from curves.answer import (
     DRAWS,
-    TOLERATED_REGRETS,
     TOLERATED_RISK,
     WIDEST_INTERVAL,
     Answer,
@@ -35,6 +34,7 @@ from curves.law import LARGEST_FACTOR
 from curves.recommendation import CellAnswer
 
 Array = NDArray[np.float64]
+NEAR = 0.05  # of gain: what a step is said to be within, with which probability
 NEW = "new"  # dataset=new: images of which nothing was run
 ASKED_LEVELS = ("method", "base_model", "captions", "dataset")
 STEPS, REGRET_DRAWS = 200, 1000  # at which regret is looked at, and how often it is drawn
@@ -136,12 +136,10 @@ def answer_unseen(unseen: Unseen, price: float | None = None) -> CellAnswer:
     if found.status != "ok":  # no step is as safe as section 3 asks for
         found = _least_regret(found, minimum, steps, regret, price)
     expected = float(np.interp(found.recommended_steps or 0, steps, regret.mean(axis=0)))
-    within = float(
-        np.interp(found.recommended_steps or 0, steps, (regret <= TOLERATED_REGRETS[0]).mean(axis=0))
-    )
+    within = float(np.interp(found.recommended_steps or 0, steps, (regret <= NEAR).mean(axis=0)))
     reason = (
         f"from the law over {len(unseen.law.observed)} cells, none of its own runs: expected regret "
-        f"{100 * expected:.0f} % of gain, within {100 * TOLERATED_REGRETS[0]:.0f} % with P = {within:.2f}"
+        f"{100 * expected:.0f} % of gain, within {100 * NEAR:.0f} % with P = {within:.2f}"
     )
     row = row_of(unseen, replace(found, status="ok", reason=reason), price)
     return replace(row, expected_regret=round(expected, 4))
@@ -283,8 +281,8 @@ def _least_regret(
     found: Answer, minimum: Interval, steps: NDArray[np.int64], regret: Array, price: float | None
 ) -> Answer:
     """The steps of least expected regret where none is within 5 % of gain with P = 0.8."""
-    within = (regret <= TOLERATED_REGRETS[0]).mean(axis=0)
-    kept = (np.minimum.accumulate(regret, axis=1) <= TOLERATED_REGRETS[0]).mean(axis=0)
+    within = (regret <= NEAR).mean(axis=0)
+    kept = (np.minimum.accumulate(regret, axis=1) <= NEAR).mean(axis=0)
     likely, sure = steps[within >= 0.5], steps[kept >= 1 - TOLERATED_RISK]
     cost = regret.mean(axis=0) + (price or 0.0) * steps / steps[-1]
     return replace(
