@@ -65,6 +65,11 @@ def test_a_study_that_is_narrow_stays_ended_until_more_is_asked_for(sweep: Sweep
     assert order(sweep)[: len(before)] == before
 
 
+def test_while_both_are_wide_the_wider_one_comes_first(sweep: Sweep) -> None:
+    sweep.run(*ASKED, "sweep.narrow_enough=1.1", "sweep.limits.trials=7", status=3, scatter=NOISY)
+    assert trials(sweep)["n8"] > trials(sweep)["n4"] >= 2
+
+
 def test_a_limit_still_ends_it(sweep: Sweep) -> None:
     output = sweep.run(*ASKED, "sweep.limits.trials=3", status=3, scatter=NOISY)
     assert "a limit is reached: sweep.limits.trials=3" in output and len(order(sweep)) == 3
