@@ -57,12 +57,7 @@ class Design:
     def narrow(self, folders: Sequence[str]) -> bool:
         """Whether the answer that the finished trials of a cell give is narrow enough."""
         result = self._result(folders)
-        return (
-            len(folders) >= self._least
-            and result is not None
-            and result.answer.status == "ok"
-            and ratio_of(result) <= self._narrow_enough
-        )
+        return result is not None and result.answer.status == "ok" and ratio_of(result) <= self._narrow_enough
 
     def _worth(self, cell: Cell, folders: Sequence[str]) -> float:
         """Fall of log(high/low) for each step of one more trial; 0 where the cell is narrow enough without it."""

@@ -9,7 +9,7 @@ import shlex
 import pytest
 
 from analysis.asked import Asked
-from analysis.design import Known, expected_ratio, next_runs, ratio_of, why_not
+from analysis.design import Known, NextRun, expected_ratio, next_runs, ratio_of, why_not
 from analysis.load import load_study
 from analysis.recommend import Analysis, analyse
 from conf.compose import load_config
@@ -35,6 +35,11 @@ def test_one_more_run_narrows_by_the_formula() -> None:
     assert known.log_ratio(1) == pytest.approx(2 * 1.645 * math.sqrt(after + 0.05))
     assert known.log_ratio(1000) == pytest.approx(2 * 1.645 * math.sqrt(0.05), rel=0.01)
     assert Known(reach=0.0).log_ratio(5) == Known(reach=0.0).log_ratio()
+
+
+def test_worth_is_what_a_step_narrows() -> None:
+    cheap, dear = (NextRun("a", "replicate", 1, 3.0, 2.5, steps, "") for steps in (100, 400))
+    assert cheap.worth == pytest.approx(math.log(3.0 / 2.5) / 100) == pytest.approx(4 * dear.worth)
 
 
 def test_of_equally_wide_cells_the_cheaper_run_comes_first(analysis: Analysis) -> None:

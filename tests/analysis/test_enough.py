@@ -89,6 +89,12 @@ def test_what_cannot_be_said_is_refused(
     assert found.status == "refused" and why in found.reason and found.enough is None
 
 
+def test_two_parameters_that_three_sizes_cannot_tell_lean_on_the_prior() -> None:
+    """A gain that barely rises, within its scatter: the power stays where the prior has it, near a half."""
+    power = fit_gain(np.array([4.0, 8.0, 16.0]), np.array([0.0100, 0.0101, 0.0102]), np.full(3, 3e-4)).power
+    assert 0.35 < np.median(power) < 0.7 and np.quantile(power, 0.9) < 1.5
+
+
 def test_the_gain_never_falls_with_more_images() -> None:
     draws = fit_gain(np.array([4.0, 8.0, 16.0]), np.array([0.012, 0.011, 0.0115]), np.full(3, 1e-4))
     gain = draws.gain(np.array([4.0, 8.0, 16.0, 32.0]))

@@ -12,9 +12,9 @@ import pytest
 
 from analysis.asked import Asked, parse_asked
 from analysis.law import LEVELS, Observation, Place, fit_law, law_record
-from analysis.law_exam import mark, sit_exam
+from analysis.law_exam import mark, print_law, sit_exam
 from analysis.load import Study, load_study, read_run
-from analysis.recommend import Analysis, analyse
+from analysis.recommend import Analysis, CellResult, analyse
 from analysis.unseen import recommend_unseen
 from conf.errors import RequestError
 from curves.law import exponent_for
@@ -329,6 +329,24 @@ def test_the_exam_asks_beyond_the_reach_and_is_refused(tmp_path: Path) -> None:
     assert questions[32].regret is None and questions[32].row.status == "refused"
     assert questions[8].regret is not None and questions[8].regret < 0.05
     assert sit_exam(known, "resolution") == []
+
+
+def test_a_gain_within_its_error_is_marked_apart(
+    analysis: Analysis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The cells of 16 images gain no more than their error: they are asked, and the first figures leave them out."""
+
+    def unsure(cell: CellResult) -> CellResult:
+        row = cell.answer
+        error = row.gain if row.images == 16 else row.gain_se
+        return replace(cell, answer=replace(row, gain_se=error))
+
+    doubtful = replace(analysis, cells=tuple(map(unsure, analysis.cells)))
+    assert [item.sure > 2 for item in sit_exam(doubtful, "images")] == [True] * 4 + [False] * 2
+    print_law(doubtful)
+    said = capsys.readouterr().out
+    assert re.search(r"images left out: 4 of 4 cells answered; mean regret [\d.]+ % of gain", said)
+    assert "with 2 more cells, whose gain is below 2 standard errors, " in said
 
 
 def test_the_exam_is_a_command(study: Path, command: Callable[..., tuple[int, str, str]]) -> None:

@@ -14,7 +14,7 @@ ASKED = (
     "sweep.narrow_enough=3",
     "launch.slots=1",
 )
-NOISY = {"n4": 0.4}  # seeds move the minimum of n4 by a factor 1.5 either way, that of n8 not at all
+NOISY = {"n8": 0.4}  # seeds move the minimum of n8 by a factor 1.5 either way, that of n4 not at all
 
 
 def trials(sweep: Sweep) -> dict[str, int]:
@@ -29,7 +29,7 @@ def order(sweep: Sweep) -> list[str]:
 def test_the_noisy_cell_gets_more_trials_and_the_sweep_ends_early(sweep: Sweep) -> None:
     output = sweep.run(*ASKED, scatter=NOISY)
     done = trials(sweep)
-    assert done["n8"] == 2 < done["n4"] < 6
+    assert done["n4"] == 2 < done["n8"] < 6
     total = sum(done.values())
     assert f"{total} of 12 trials were enough: high/low of the minimum is at most 3 in every cell" in output
     assert sweep.states() == {"COMPLETE": total}
@@ -65,6 +65,11 @@ def test_a_study_that_is_narrow_stays_ended_until_more_is_asked_for(sweep: Sweep
     assert order(sweep)[: len(before)] == before
 
 
+def test_while_both_are_wide_the_wider_one_comes_first(sweep: Sweep) -> None:
+    sweep.run(*ASKED, "sweep.narrow_enough=1.1", "sweep.limits.trials=7", status=3, scatter=NOISY)
+    assert trials(sweep)["n8"] > trials(sweep)["n4"] >= 2
+
+
 def test_a_limit_still_ends_it(sweep: Sweep) -> None:
     output = sweep.run(*ASKED, "sweep.limits.trials=3", status=3, scatter=NOISY)
     assert "a limit is reached: sweep.limits.trials=3" in output and len(order(sweep)) == 3
@@ -72,16 +77,15 @@ def test_a_limit_still_ends_it(sweep: Sweep) -> None:
 
 def test_with_two_slots_a_running_trial_counts(sweep: Sweep) -> None:
     output = sweep.run(*ASKED, "launch.slots=2", "sweep.least_trials=1", scatter=NOISY, step_s=0.005)
-    assert "trials were enough" in output and trials(sweep)["n4"] >= trials(sweep)["n8"] >= 1
+    assert "trials were enough" in output and trials(sweep)["n8"] >= trials(sweep)["n4"] >= 1
     assert sweep.outcomes() == ["complete"] * len(sweep.folders())
 
 
 def test_failed_trials_are_no_answer(sweep: Sweep) -> None:
-    """The clear cell's first two trials crash at half of their steps: it gets others."""
-    output = sweep.run(*ASKED, "launch.retries=0", scatter=NOISY, config_error=[], diverge=[1, 3])
+    """The clear cell's first two trials diverge at half of their steps: it gets others."""
+    output = sweep.run(*ASKED, scatter=NOISY, diverge=[0, 2])
     assert "trials were enough" in output
-    finished = [f for f in sweep.folders() if f.outcome() == "complete" and "-n8-" in f.path.name]
-    assert finished
+    assert sum(f.outcome() == "complete" and "-n4-" in f.path.name for f in sweep.folders()) >= 1
 
 
 def test_the_plan_says_how_it_ends(sweep: Sweep) -> None:
