@@ -8,7 +8,7 @@ One row a held-out run, then the figures that the predictions are judged by. Exi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import math
 from pathlib import Path
 import sys
@@ -35,7 +35,8 @@ class Figures:
     """Over the cells of all predictions, and over the held-out runs of those that are answered.
 
     Attributes:
-        cells: with a held-out run, or without an answer.
+        cells: that were predicted.
+        checks: held-out runs of answered cells.
         regret: median at the recommended steps, in gain.
         coverage: share of intervals of the minimum that hold.
         width: median high / low of these intervals.
@@ -90,7 +91,8 @@ def main() -> int:
     if len(sys.argv) != 3:
         sys.exit(__doc__)
     found, result = examine(read_recommendation(Path(sys.argv[1])), Path(sys.argv[2]))
-    print_table(verification_table(result))
+    named = tuple(replace(check, cell=check.run) for check in result.checks)
+    print_table(verification_table(replace(result, checks=named)))
     print(
         f"\n{found.checks} held-out runs of answered cells, {found.cells} cells\n"
         f"median regret at the recommended steps {100 * found.regret:.1f} % of gain (at most {100 * MOST_REGRET:.0f})\n"
