@@ -74,12 +74,12 @@ def examine(predictions: Recommendation, held_out: Path) -> tuple[Figures, Verif
 def figures(predictions: Recommendation, checks: Sequence[Check]) -> Figures:
     """The figures of checked predictions. A run that ends before the recommended steps counts as all of the gain."""
     answered = [check for check in checks if check.covered is not None]
-    regrets = [1.0 if math.isnan(check.regret or 0.0) else check.regret for check in answered]
+    regrets = [math.nan if check.regret is None else check.regret for check in answered]
     status = [cell.status == "ok" for cell in predictions.cells]
     return Figures(
         cells=len(status),
         checks=len(answered),
-        regret=float(np.median(regrets)),
+        regret=float(np.median(np.nan_to_num(regrets, nan=1.0))),
         coverage=float(np.mean([check.covered for check in answered])),
         width=float(np.median([check.high_over_low for check in answered])),
         answered=float(np.mean(status)),
