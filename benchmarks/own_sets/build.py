@@ -29,7 +29,7 @@ def choose(candidates: list[Candidate], count: int) -> list[tuple[str, Image.Ima
     random.Random(0).shuffle(candidates)
     captions: set[str] = set()
     seen: set[bytes] = set()
-    chosen = []
+    chosen: list[tuple[str, Image.Image]] = []
     for caption, draw in candidates:
         if len(chosen) == count:
             break

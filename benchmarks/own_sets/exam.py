@@ -8,7 +8,7 @@ One row a held-out run, then the figures that the predictions are judged by. Exi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import math
 from pathlib import Path
 import sys
@@ -35,7 +35,8 @@ class Figures:
     """Over the cells of all predictions, and over the held-out runs of those that are answered.
 
     Attributes:
-        cells: with a held-out run, or without an answer.
+        cells: that were predicted.
+        checks: held-out runs of answered cells.
         regret: median at the recommended steps, in gain.
         coverage: share of intervals of the minimum that hold.
         width: median high / low of these intervals.
@@ -73,12 +74,12 @@ def examine(predictions: Recommendation, held_out: Path) -> tuple[Figures, Verif
 def figures(predictions: Recommendation, checks: Sequence[Check]) -> Figures:
     """The figures of checked predictions. A run that ends before the recommended steps counts as all of the gain."""
     answered = [check for check in checks if check.covered is not None]
-    regrets = [1.0 if math.isnan(check.regret or 0.0) else check.regret for check in answered]
+    regrets = [math.nan if check.regret is None else check.regret for check in answered]
     status = [cell.status == "ok" for cell in predictions.cells]
     return Figures(
         cells=len(status),
         checks=len(answered),
-        regret=float(np.median(regrets)),
+        regret=float(np.median(np.nan_to_num(regrets, nan=1.0))),
         coverage=float(np.mean([check.covered for check in answered])),
         width=float(np.median([check.high_over_low for check in answered])),
         answered=float(np.mean(status)),
@@ -90,7 +91,8 @@ def main() -> int:
     if len(sys.argv) != 3:
         sys.exit(__doc__)
     found, result = examine(read_recommendation(Path(sys.argv[1])), Path(sys.argv[2]))
-    print_table(verification_table(result))
+    named = tuple(replace(check, cell=check.run) for check in result.checks)
+    print_table(verification_table(replace(result, checks=named)))
     print(
         f"\n{found.checks} held-out runs of answered cells, {found.cells} cells\n"
         f"median regret at the recommended steps {100 * found.regret:.1f} % of gain (at most {100 * MOST_REGRET:.0f})\n"

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 from benchmarks.own_sets import plan
+from benchmarks.own_sets.exam import examine
 from benchmarks.own_sets.packed import RecordedRun, load
+from benchmarks.own_sets.predict import predict
+from curves.recommendation import read_recommendation
 
 RECORDED = Path(__file__).resolve().parents[1] / "curves" / "recorded"
 CALIBRATION, HELD_OUT = RECORDED / "calibration.json.gz", RECORDED / "held_out.json.gz"
+PREDICTIONS = RECORDED / "predictions.json"
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +57,14 @@ def test_curves_are_whole(calibration: list[RecordedRun]) -> None:
         lowest = int(loss.argmin())
         whole.append(0 < lowest < len(loss) - 2 and loss[-1] - loss.min() >= 0.2 * (loss[0] - loss.min()))
     assert np.mean(whole) >= 0.9
+
+
+@pytest.mark.skipif(not HELD_OUT.exists(), reason="recorded once the predictions are committed")
+def test_fresh_runs_are_as_predicted() -> None:
+    """What was written down before they were recorded, and what would be predicted today."""
+    written = read_recommendation(PREDICTIONS)
+    planned = {f"{cell.name}-seed{seed}" for cell, seed in plan.runs("held_out")}
+    assert {run.name for run in load(HELD_OUT)} == planned
+    for predictions in (written, predict(CALIBRATION)):
+        found, _ = examine(predictions, HELD_OUT)
+        assert found.passed, found
