@@ -27,7 +27,7 @@ class Misfit:
 def check(problem: Problem, sample: Sample) -> Misfit:
     """Lag-one likeness of the mean residual against what the noise model would give."""
     linear = sample.linear
-    regret = relative_regret(problem.lr_sum, sample.shapes)
+    regret = relative_regret(problem.lr_sum, sample.shapes, np.float32)
     residual = problem.loss - linear.minimum[:, None] - linear.gain[:, None] * regret
     white = problem.noise(sample.coordinates).whiten(residual).mean(axis=0)
     observed = float((white[1:] * white[:-1]).sum() / max(float((white**2).sum()), 1e-300))
