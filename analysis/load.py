@@ -28,6 +28,11 @@ TRACES = (
     "status.json",
     "verdict.json",
 )  # files that make a folder a run's
+POINT_KINDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
+    *((name, (int, float), "number") for name in ("val_loss", "lr_sum", "delta", "train_loss")),
+    ("image_loss", (list,), "list"),
+    ("panel", (str,), "str"),
+)  # of what is computed with later
 LEVELS = ("dataset_size", "base_model")  # of a cell beside its identity
 
 
@@ -175,14 +180,10 @@ def _check_count(name: str, value: object, least: int = 1) -> None:
 
 def _check_points(points: list[Point]) -> None:
     for point in points:
-        for name in ("val_loss", "lr_sum", "delta", "train_loss"):
+        for name, kind, text in POINT_KINDS:
             value = getattr(point, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise ValueError(f"step {point.step}: {name}={value!r} is no number")
-        for name, kind in (("image_loss", list), ("panel", str)):
-            value = getattr(point, name)
-            if not isinstance(value, kind | None):
-                raise ValueError(f"step {point.step}: {name}={value!r} is no {kind.__name__}")
+            if value is not None and (not isinstance(value, kind) or value is True or value is False):
+                raise ValueError(f"step {point.step}: {name}={value!r} is no {text}")
 
 
 def _check_curve(curve: Curve) -> None:

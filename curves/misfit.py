@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from curves.sampling import Problem, Sample
-from curves.shapes import Array, relative_regret
+from curves.shapes import Array
 
 MISFIT_REACH = 0.3  # gains above the minimum up to which a misfit matters: beyond it nothing is recommended
 MISFIT_PROBABILITY, MISFIT_SHARE = 0.01, 0.15
@@ -27,9 +27,8 @@ class Misfit:
 def check(problem: Problem, sample: Sample) -> Misfit:
     """Lag-one likeness of the mean residual against what the noise model would give."""
     linear = sample.linear
-    regret = relative_regret(problem.lr_sum, sample.shapes, np.float32)
-    residual = problem.loss - linear.minimum[:, None] - linear.gain[:, None] * regret
-    white = problem.noise(sample.coordinates).whiten(residual).mean(axis=0)
+    residual = problem.loss - linear.minimum[:, None] - linear.gain[:, None] * sample.regret
+    white = sample.noise.whiten(residual).mean(axis=0)
     observed = float((white[1:] * white[:-1]).sum() / max(float((white**2).sum()), 1e-300))
     p_value = float((1 + (_expected_likeness(len(white)) >= observed).sum()) / (1 + REPLICAS))
     smooth = np.convolve(residual.mean(axis=0), np.ones(3) / 3, mode="valid")
