@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+import contextlib
 from dataclasses import dataclass
 import difflib
+import gc
 import json
 import math
 from pathlib import Path
@@ -74,11 +76,12 @@ def load_study(request: str | Path) -> Study:
     folders = find_runs(root)
     damaged = _without_facts(root, {folder.path for folder in folders})
     runs: list[Run] = []
-    for folder in folders:
-        try:
-            runs.append(read_run(folder))
-        except (ValueError, OSError) as error:
-            damaged.append((folder.path.name, _shortened(str(error), folder.path)))
+    with _nothing_to_collect():
+        for folder in folders:
+            try:
+                runs.append(read_run(folder))
+            except (ValueError, OSError) as error:
+                damaged.append((folder.path.name, _shortened(str(error), folder.path)))
     if not runs and not damaged:
         raise RequestError(f"{request}: there are no runs in this folder{_neighbours(root.name)}")
     name = _study_name(root, runs) if runs else ""
@@ -88,6 +91,18 @@ def load_study(request: str | Path) -> Study:
         listed = "; ".join(f"{name}: {reason}" for name, reason in damaged[:5])
         raise WorkError(f"{request}: none of {len(damaged)} run folders can be used: {listed}")
     return Study(root, name, tuple(group_cells(runs)), tuple(sorted(damaged)))
+
+
+@contextlib.contextmanager
+def _nothing_to_collect() -> Iterator[None]:
+    """Points hold no cycles: looking for some among those of thousands of runs is a tenth of reading them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def find_root(request: str | Path) -> Path:
