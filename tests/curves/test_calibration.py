@@ -72,3 +72,10 @@ def test_the_shipped_calibration_is_of_nine_sets_and_holds() -> None:
     assert shipped.sets >= 9
     assert 0.8 <= shipped.coverage <= 0.97
     assert min(shipped.stretch) >= 0.8
+
+
+def test_a_set_that_is_unlike_the_others_is_not_helped_by_itself() -> None:
+    alike, odd = made(9, 10, 0.05), made(1, 10, 0.01, shift=1.5, seed=1)
+    found = calibrate([*alike, *(Prediction("odd", one.interval, one.minimum) for one in odd)])
+    assert found.stretch_high > 2  # learnt with it
+    assert found.coverage == pytest.approx(0.9, abs=0.02)  # and yet it is missed, being left out
