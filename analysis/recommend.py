@@ -27,6 +27,7 @@ from curves.posterior import FEWEST_POINTS, CurvePosterior, fit
 from curves.recommendation import FILE_NAME, CellAnswer, Recommendation, write_recommendation
 
 KOHYA_EPOCHS = 10  # that users of sd-scripts let a run have
+SMOOTHING_DRAWS = 200
 UNKNOWN = "unknown"  # a level that another tool's log does not say
 
 
@@ -168,7 +169,7 @@ def fit_run(run: Run) -> FittedRun:
     posterior = fit(curve, horizon_lr_sum=run.facts.horizon_lr_sum)
     if posterior.probability_of_gain < 0.5:
         return FittedRun(run, posterior, start, start, np.nan)
-    latent, _ = posterior.draws(curve.lr_sum, 400)
+    latent, _ = posterior.draws(curve.lr_sum, SMOOTHING_DRAWS)
     at = int(np.argmin(latent.mean(axis=0)))
     return FittedRun(run, posterior, start, float(latent[:, at].mean()), float(latent[:, at].std()))
 

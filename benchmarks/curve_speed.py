@@ -38,7 +38,7 @@ Result = TypeVar("Result")
 def write_run(folder: RunFolder, number: int, points: int) -> None:
     """One run folder with that many evaluations of a curve that passes its minimum."""
     images = (5, 10, 20, 40)[number // RUNS_A_CELL % 4]
-    truth, trainer = fine_tune(number % 3, images), Trainer(4e-4, 0.015, seed=number)
+    truth, trainer = fine_tune(number // RUNS_A_CELL % 3, images), Trainer(4e-4, 0.015, seed=number)
     best = 10 * trainer.best_step(truth)
     steps = np.unique(np.round(np.geomspace(FIRST * best, LAST * best, points - 1))).astype(int)
     losses = truth.at(trainer.lr / 10 * steps)

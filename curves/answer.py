@@ -184,8 +184,7 @@ def answer(
         reason = f"the base model is not improved: P(gain > 0) = {posterior.probability_of_gain:.2f}"
         return replace(facts, status="no_gain", reason=reason)
     draws = posterior.minimum_draws(float(schedule.lr_sum[-1]), DRAWS, seed)
-    minimum = _interval(schedule.steps_at(draws)).stretched(stretch)
-    minimum = replace(minimum, high=min(minimum.high, schedule.horizon_steps))
+    minimum = _interval(schedule.steps_at(draws))
     expected = _interval(schedule.steps_beyond(posterior.minimum_draws(None, DRAWS, seed)))
     unfinished = _unfinished(posterior, schedule, expected, passed, seed)
     if unfinished:
@@ -195,6 +194,8 @@ def answer(
         return replace(
             facts, status="not_reached", reason=unfinished, lower_bound=bound, expected_minimum=expected
         )
+    minimum = minimum.stretched(stretch)
+    minimum = replace(minimum, high=min(minimum.high, schedule.horizon_steps))
     steps = _step_grid(schedule.horizon_steps, minimum.low)
     regret = posterior.regret_draws(schedule.lr_sum[steps], REGRET_DRAWS, seed)
     tolerance = next((eps for eps in TOLERATED_REGRETS if _tolerable(regret, eps)), None)

@@ -88,15 +88,15 @@ def regress(column: Floats, loss: Floats, noise: ShapeNoise) -> Linear:
     """Weighted regression of loss (n,), in units of the gain, on [1, column (shapes, n)] for each shape."""
     ones = noise.whiten(np.ones((1, 1), dtype=column.dtype))
     x, y = noise.whiten(column), noise.whiten(loss[None, :])
-    one_one = np.einsum("si,si->s", ones, ones)
-    cross = np.einsum("si,si->s", ones, x) / one_one
-    mean = np.einsum("si,si->s", ones, y) / one_one
+    one_one = np.vecdot(ones, ones)
+    cross = np.vecdot(ones, x) / one_one
+    mean = np.vecdot(ones, y) / one_one
     x -= cross[:, None] * ones
     y -= mean[:, None] * ones
-    precision = np.einsum("si,si->s", x, x)
-    slope = np.einsum("si,si->s", x, y) / np.maximum(precision, 1e-12)
+    precision = np.vecdot(x, x)
+    slope = np.vecdot(x, y) / np.maximum(precision, 1e-12)
     y -= slope[:, None] * x
-    rate = SIGMA_PRIOR_SHAPE * SIGMA_PRIOR_SHARE**2 + 0.5 * np.einsum("si,si->s", y, y)
+    rate = SIGMA_PRIOR_SHAPE * SIGMA_PRIOR_SHARE**2 + 0.5 * np.vecdot(y, y)
     arrays = {
         "minimum": mean - cross * slope,
         "gain": slope,

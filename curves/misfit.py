@@ -8,11 +8,12 @@ from functools import lru_cache
 import numpy as np
 
 from curves.sampling import Problem, Sample
-from curves.shapes import Array, relative_regret
+from curves.shapes import Array
 
 MISFIT_REACH = 0.3  # gains above the minimum up to which a misfit matters: beyond it nothing is recommended
 MISFIT_PROBABILITY, MISFIT_SHARE = 0.01, 0.15
 REPLICAS = 400
+LEAST_GAIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,15 @@ class Misfit:
 def check(problem: Problem, sample: Sample) -> Misfit:
     """Lag-one likeness of the mean residual against what the noise model would give."""
     linear = sample.linear
-    regret = relative_regret(problem.lr_sum, sample.shapes)
-    residual = problem.loss - linear.minimum[:, None] - linear.gain[:, None] * regret
-    white = problem.noise(sample.coordinates).whiten(residual).mean(axis=0)
+    residual = problem.loss - linear.minimum[:, None] - linear.gain[:, None] * sample.regret
+    white = sample.noise.whiten(residual).mean(axis=0)
     observed = float((white[1:] * white[:-1]).sum() / max(float((white**2).sum()), 1e-300))
     p_value = float((1 + (_expected_likeness(len(white)) >= observed).sum()) / (1 + REPLICAS))
     smooth = np.convolve(residual.mean(axis=0), np.ones(3) / 3, mode="valid")
-    gain = float(linear.gain.mean())
+    # In units of the rough gain, so 1 but for the fit; a fit that sees none must not hide what it misses.
+    gain = max(float(linear.gain.mean()), LEAST_GAIN)
     near = problem.loss - problem.loss.min() < MISFIT_REACH * gain
-    share = float(np.max(np.abs(smooth) * near[1:-1], initial=0.0) / max(gain, 1e-12))
+    share = float(np.max(np.abs(smooth) * near[1:-1], initial=0.0) / gain)
     return Misfit(p_value, share, p_value < MISFIT_PROBABILITY and share > MISFIT_SHARE)
 
 

@@ -26,8 +26,8 @@ from curves.shapes import Array, Floats, Shapes, regret_within
 SPREAD_MEDIAN, SPREAD_LOG_SD = 0.22, 0.5  # between runs that differ by seed only, natural log of time
 SLOPE_SD = 0.15  # of log(lr_sum at the minimum) on log(lr)
 LR_BREAK = 0.15  # extra spread per natural log unit of learning rate
-PARTICLES = 192  # of each run
-CENTRES = 129
+PARTICLES = 160  # of each run
+CENTRES = 65
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,8 @@ class CurvePosterior:
 
     def gain_summary(self, count: int = 1000, seed: int = 0) -> tuple[float, float]:
         """Mean and standard deviation of the gain, loss units."""
-        _, gain = self.draws(np.zeros(1), count, seed)
+        drawn = self.linear.take(self.draw_index(count, seed)).draw(np.random.default_rng(seed + 1))
+        gain = self.loss_unit * drawn[1]
         return float(np.mean(gain)), float(np.std(gain))
 
     def with_time_prior(self, prior: TimePrior) -> CurvePosterior:
@@ -205,9 +206,9 @@ def _fit_loss(curve: Curve, prior: TimePrior, assumed: bool, horizon: float | No
     loss = (curve.loss[points.kept] - offset) / unit
     median, sd = float(np.log(prior.median_lr_sum)), prior.log_sd
     problem = Problem(curve.lr_sum[points.kept], loss, points, median, sd)
-    sample = sample_shapes(problem)
+    sample, log_evidence = sample_shapes(problem)
     without = problem.evidence_without_gain()
-    chance = 1 / (1 + np.exp(np.clip(without - sample.log_evidence, -700, 700)))
+    chance = 1 / (1 + np.exp(np.clip(without - log_evidence, -700, 700)))
     return CurvePosterior(
         curve=curve,
         time_prior=prior,

@@ -68,6 +68,8 @@ def test_cells_without_an_answer_have_no_steps_and_a_reason(analysis: Analysis) 
 def test_prefixes_give_a_lower_bound_and_count_as_censored(analysis: Analysis) -> None:
     row = by_images(analysis, "text_to_image")[4].answer
     assert row.lower_bound is not None and row.lower_bound > 20
+    assert row.expected_minimum is not None
+    assert row.lower_bound <= row.expected_minimum["low"] < row.expected_minimum["high"]
     assert row.evidence["runs"] == row.evidence["censored_runs"] == 2
 
 
