@@ -79,7 +79,7 @@ def test_tab_completion_in_a_shell() -> None:
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     complete, answers = done.stdout.splitlines()
     assert "hydra_bash_completion python" in complete
-    assert answers.split() == ["stopping=patience", "stopping=posterior"]
+    assert answers.split() == ["stopping=patience", "stopping=posterior", "stopping=pq"]
 
 
 def test_help_that_nobody_reads_to_its_end_ends_quietly() -> None:
