@@ -49,7 +49,7 @@ class Known:
     reach: float = 1.0
 
     def log_ratio(self, more: int = 0) -> float:
-        """log(high/low) of the minimum's 90 % interval after so many more runs."""
+        """log(high/low) of the minimum's 90 % interval after so many more runs (docs/method.md, section 5)."""
         precision = 1 / self.typical + more * self.reach / (self.spread + self.curve)
         return 2 * Z * math.sqrt(1 / precision + self.spread)
 

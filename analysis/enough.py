@@ -108,7 +108,7 @@ class SaturatingDraws:
         return np.asarray((twice - once) / np.maximum(once, 1e-300))
 
     def enough(self, share: float) -> Array:
-        """N*, (draws,), between 0 and MOST_IMAGES."""
+        """N*, (draws,), between 0 and MOST_IMAGES (docs/method.md, section 5)."""
         ratio = self.rise * (1 - 2**-self.power + share) / (share * np.maximum(self.limit, 1e-300))
         return np.asarray(
             np.exp(np.minimum(np.log(np.maximum(ratio, 1e-300)) / self.power, np.log(MOST_IMAGES)))
@@ -181,7 +181,7 @@ def _interval(draws: Array) -> dict[str, float]:
 def fit_gain(images: Array, gains: Array, errors: Array, seed: int = 0) -> SaturatingDraws:
     """The posterior of the saturating law; images, gains, errors (cells,), images ascending and not all equal.
 
-    The column is scaled to 1 at the smallest size and 0 at the largest, so that no power is favoured for its scale.
+    docs/method.md, section 5.     The column is scaled to 1 at the smallest size and 0 at the largest, so that no power is favoured for its scale.
     """
     random = np.random.default_rng(seed)
     powers = images[None, :] ** -POWER[:, None]

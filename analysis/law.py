@@ -124,7 +124,7 @@ class Law:
 
 
 def fit_law(observed: Sequence[Observation]) -> Law:
-    """The posterior of the law. Raises ValueError without an observation."""
+    """The posterior of the law (docs/method.md, section 5). Raises ValueError without an observation."""
     if not observed:
         raise ValueError("a law needs at least one cell whose minimum is known")
     centre = np.mean([item.place.logs() for item in observed], axis=0)

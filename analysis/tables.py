@@ -18,6 +18,9 @@ PARTS = {
     "minimum": ("low", "median", "high", "level"),
     "window": ("low", "high"),
     "priced": ("price", "steps"),
+    "expected_minimum": ("low", "median", "high", "level"),
+    "runner_up": ("worse_by", "error", "told_apart"),
+    "kohya": ("repeats", "epochs"),
 }
 LAW_COLUMNS = (
     "method",

@@ -32,7 +32,7 @@ class Outcome:
     minima: float
 
     def cost(self, price: float, unit: str = "horizon") -> float:
-        """J = regret + price * steps, in that unit of steps."""
+        """J = regret + price * steps, in that unit of steps (docs/method.md, section 4)."""
         return self.regret + price * (self.horizons if unit == "horizon" else self.minima)
 
 
@@ -43,7 +43,7 @@ def gain(run: Run) -> float:
 
 
 def outcome(run: Run, last_step: int, kept_step: int) -> Outcome:
-    """Of a run that trains up to one recorded step and keeps another, or the same."""
+    """Of a run that trains up to one recorded step and keeps another, or the same (docs/method.md, section 4)."""
     curve = run.curve()
     kept = float(curve.loss[curve.steps == kept_step][0])
     lowest = int(np.argmin(curve.loss))
