@@ -181,7 +181,9 @@ def _interval(draws: Array) -> dict[str, float]:
 def fit_gain(images: Array, gains: Array, errors: Array, seed: int = 0) -> SaturatingDraws:
     """The posterior of the saturating law; images, gains, errors (cells,), images ascending and not all equal.
 
-    docs/method.md, section 5.     The column is scaled to 1 at the smallest size and 0 at the largest, so that no power is favoured for its scale.
+    docs/method.md, section 5.
+
+    The column is scaled to 1 at the smallest size and 0 at the largest, so that no power is favoured for its scale.
     """
     random = np.random.default_rng(seed)
     powers = images[None, :] ** -POWER[:, None]

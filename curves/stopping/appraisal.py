@@ -48,7 +48,9 @@ def appraise(outlook: Outlook) -> Appraisal:
 def worth(posterior: CurvePosterior, outlook: Outlook) -> float:
     """max over later steps h of E[(loss of the best checkpoint - min over s_(n+1)..h of f)+ / gain] / ((h - s_n)/H).
 
-    docs/method.md, section 4. The best checkpoint's loss is the recorded one: it is known, luck and all, whereas what is still to come is the
+    docs/method.md, section 4.
+
+    The best checkpoint's loss is the recorded one: it is known, luck and all, whereas what is still to come is the
     latent curve f. Taking f there as well would hope for a loss that the run has had already. 0 at the horizon.
     """
     curve = outlook.curve
