@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from analysis.better_schedule import with_better_schedule
 from analysis.comparable import not_comparable, outside_law, with_caveats
+from analysis.horizons import compare, without_branches
 from analysis.law import law_across_sizes
 from analysis.load import Cell, Study
 from analysis.run import Run
@@ -72,7 +74,7 @@ class Analysis:
 
 def analyse(study: Study, price: float | None = None) -> Analysis:
     """Fit every run, answer every cell; price: of a whole horizon of training, in gain."""
-    cells = tuple(answer_cell(cell, price) for cell in study.cells)
+    cells = tuple(_answer_schedules(cell, price) for cell in study.cells)
     reasons = [outside_law(cell.runs) for cell in study.cells]
     found = list(zip(cells, reasons, strict=True))
     left_out = {cell.answer.run or cell.answer.label(): why for cell, why in found if why}
@@ -140,6 +142,15 @@ def answer_cell(cell: Cell, price: float | None = None) -> CellResult:
     numbers = _numbers(cell, best, found, price)
     row = _row(cell, found.status, found.reason, **numbers, evidence=_evidence(pooled, found_runs))
     return CellResult(row, runs, tuple(best), _lr_sum_at_minimum(best, found))
+
+
+def _answer_schedules(cell: Cell, price: float | None) -> CellResult:
+    """One row, of the better schedule where runs of the cell were cooled down at several budgets."""
+    result, found = answer_cell(without_branches(cell), price), compare(cell, price)
+    if found is None:
+        return result
+    row, lr_sum = with_better_schedule(result.answer, result.best_step_lr_sum, found, price)
+    return replace(result, answer=row, best_step_lr_sum=lr_sum)
 
 
 def best_replicates(fitted: Sequence[FittedRun]) -> list[FittedRun]:

@@ -37,6 +37,7 @@ class CellAnswer:
         path: name of the run folder with the best held-out loss.
         run: of another tool's log whose levels are not all known: the run that is this cell; what is unknown is the
             text `unknown`, or None where it would be a number.
+        schedules: where runs were cooled down at several budgets: what either schedule gives (docs/formats.md).
     """
 
     dataset_size: str
@@ -66,6 +67,7 @@ class CellAnswer:
     evidence: dict[str, int] = field(default_factory=dict)
     path: str | None = None
     run: str | None = None
+    schedules: dict[str, Any] | None = None
 
     def label(self) -> str:
         """The cell in words, as error messages name it."""

@@ -119,7 +119,9 @@ def _evaluate(run: Run) -> Point:
         if result.val_loss < best:
             counters.best_step, counters.best_loss = counters.step, result.val_loss
             run.best = copy_weights(run.trained) if run.accelerator.is_main_process else None
-    return point if run.config.evaluation.average_share is None else _with_average(run, panels.held_out, point)
+    return (
+        point if run.config.evaluation.average_share is None else _with_average(run, panels.held_out, point)
+    )
 
 
 def _with_average(run: Run, panel: PanelEvaluator, point: Point) -> Point:

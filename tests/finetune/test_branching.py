@@ -152,7 +152,11 @@ def test_whole_networks_keep_the_states_for_branches_and_no_other(run_train: Tra
             r"optimizer\.lr=0\.02: the trunk .* was trained with",
         ),
         ([], ["budget.max_steps=12", "seed=3"], r"seed=3: the trunk .* was trained with seed=0"),
-        ([], ["budget.max_steps=12", "evaluation.average_share=0.25"], r"evaluation\.average_share=0\.25: the trunk"),
+        (
+            [],
+            ["budget.max_steps=12", "evaluation.average_share=0.25"],
+            r"evaluation\.average_share=0\.25: the trunk",
+        ),
         ([], ["budget.max_steps=12", "budget.trunk=nowhere"], r"budget\.trunk=nowhere: is no run folder"),
     ],
 )
