@@ -297,7 +297,9 @@ class Cooldown:
 
     branches: int = 0  # budgets, the largest budget.max_steps; 0: none
     ratio: float = 1.4142135623730951  # of a budget to the one before
-    budgets: list[int] = field(default_factory=list)  # steps; stated instead of `branches`
+    budgets: list[int] = field(
+        default_factory=list
+    )  # steps, rising; where they are stated, `branches` has no effect
     decay_share: float = 0.15  # of a budget, over which its branch decays
 
 

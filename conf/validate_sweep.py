@@ -81,8 +81,6 @@ def _check_cooldown(sweep: Sweep) -> None:
         raise RequestError(f"{shown}: must rise from 1 on: give steps such as [90, 128, 181, 256]")
     if not (cooldown.branches or cooldown.budgets):
         return
-    if cooldown.branches and cooldown.budgets:
-        raise RequestError(f"{shown}: states the budgets that sweep.cooldown.branches counts: drop one")
     for key, value, wanted in (
         ("sweep.folds", str(sweep.folds).lower(), "false"),
         ("sweep.pruner.name", sweep.pruner.name, "none"),

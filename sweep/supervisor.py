@@ -243,8 +243,8 @@ class Supervisor:
         note_start(folder, overrides, self._devices, changes)
         process = _start(self._backend, slot, order)
         spent = sum(attempt.seconds for attempt in attempts)
-        branching = self._trunks.of(cell, asked.number) is not None
-        trial = RunningTrial(number, cell, asked, folder, process, slot, before, spent, branching)
+        begins = self._trunks.first_step(cell, asked.number)
+        trial = RunningTrial(number, cell, asked, folder, process, slot, before, spent, begins)
         self._running.append(trial)
         steps = self._derived(cell, asked).get("budget.max_steps", cell.config.budget.max_steps)
         self._rows[name] = Row(number, cell.label, max_steps=steps, values=asked.values)

@@ -52,7 +52,7 @@ class RunningTrial:
         slot: int,
         before: Before,
         seconds_before: float = 0.0,
-        branching: bool = False,
+        begins: int = 0,
     ) -> None:
         self.number = number
         self.cell = cell
@@ -63,8 +63,8 @@ class RunningTrial:
         self.tail = CurveTail(folder.curve)
         self.status: Status | None = None
         self.stop: Stop | None = None
-        # That this attempt's status has shown: a branch does not begin at step 0.
-        self.first_step = 0 if before.status is None and not branching else None
+        # Of a first attempt; of a later one what its status has shown.
+        self.first_step = begins if before.status is None else None
         self._process = process
         self._launch = cell.config.launch
         self._seconds_before = seconds_before

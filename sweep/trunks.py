@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from curves.run_folder import RunFolder
-from sweep.branches import budgets, can_start, values_of
+from sweep.branches import branching_steps, budgets, can_start, values_of
 from sweep.cells import Cell, Request
 from sweep.policy import UNFINISHED
 from sweep.study import Asked, CellStudy
@@ -26,6 +26,11 @@ class Trunks:
             return None
         name = self._studies[cell.label].folder(number - member)
         return None if name is None else RunFolder(self._trials / name)
+
+    def first_step(self, cell: Cell, number: int) -> int:
+        """The step that a trial begins at: of a branch the one that it leaves its trunk at."""
+        member = number % self._runs
+        return branching_steps(cell.config)[member - 1] if self.of(cell, number) is not None else 0
 
     def has_state(self, cell: Cell, number: int) -> bool:
         """Whether a trial finds what it goes on from."""
