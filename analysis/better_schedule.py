@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.horizons import Comparison
+from analysis.horizons import Comparison, Offset
 from analysis.run import Run
 from curves.cooldown import SCHEDULE, TRUNK_SCHEDULE
 from curves.panel import paired_difference
@@ -126,7 +126,14 @@ def record(found: Comparison, constant: CellAnswer) -> dict[str, Any]:
                 for item in found.cooled
             ],
         },
-        "average": None
-        if found.offset is None
-        else {"offset": found.offset.value, "se": found.offset.se, "fitted_on": list(found.offset.fitted_on)},
+        "average": None if found.offset is None else _offset_record(found.offset),
+    }
+
+
+def _offset_record(offset: Offset) -> dict[str, Any]:
+    return {
+        "offset": offset.value,
+        "slope": offset.slope,
+        "se": offset.se,
+        "fitted_on": list(offset.fitted_on),
     }

@@ -25,6 +25,7 @@ Array = NDArray[np.float64]
 Averaged = tuple[float, Array | None]  # loss, and that of each image
 FEWEST_BUDGETS = FEWEST_POINTS
 FEWEST_OFFSETS = 2  # branches that the average's offset is fitted on
+SLOPE_SD = 0.1  # of the offset, where nothing is known; 0.04 to 0.16 were seen (docs/LOG.md)
 ERRORS = 2.0  # paired standard errors that a difference has to exceed
 
 
@@ -52,11 +53,28 @@ class Cooled:
 
 @dataclass(frozen=True)
 class Offset:
-    """What a cooled loss lies above the averaged one at the same step: mean, and standard error of one more reading."""
+    """What cooled losses lie above the averaged ones at the same steps: a line over the averaged loss.
+
+    Attributes:
+        value: at `centre`, the mean of the averaged losses that it is fitted on.
+        slope: what it grows by over one unit of loss: past the minimum a cooldown does not undo what an average does.
+        se: standard error of a reading at a fitted loss.
+        losses: averaged, that it is fitted on.
+        fitted_on: their budgets.
+    """
 
     value: float
+    slope: float
+    centre: float
     se: float
+    losses: tuple[float, ...]
     fitted_on: tuple[int, ...]
+
+    def read(self, averaged: float) -> tuple[float, float]:
+        """The cooled loss and its standard error; away from the fitted losses the slope may be off by its own size."""
+        distance = min(abs(averaged - loss) for loss in self.losses)
+        loss = averaged + self.value + self.slope * (averaged - self.centre)
+        return loss, float(np.hypot(self.se, self.slope * distance))
 
 
 @dataclass(frozen=True)
@@ -179,25 +197,34 @@ def measured_losses(family: Family) -> list[Cooled]:
 
 
 def fit_offset(measured: Sequence[Cooled], trunks: Sequence[Run]) -> Offset | None:
-    """Mean of cooled minus averaged loss over the budgets that have both, and the standard error of reading one more.
+    """The line of cooled minus averaged loss, over the budgets that have both; None with fewer than FEWEST_OFFSETS.
 
-    That error has the scatter of the offsets between budgets, with one reading's own, and the paired error over images.
+    Its slope has the prior N(0, SLOPE_SD^2): two losses of one height say nothing of it.
     """
     averaged = _averaged(trunks)
     last = max(averaged, default=0)
     pairs = [(item, _averaged_at(averaged, item.steps)) for item in measured if item.steps <= last]
     if len(pairs) < FEWEST_OFFSETS:
         return None
-    offsets = np.array([item.loss - loss for item, (loss, _) in pairs])
-    scatter = float(offsets.std(ddof=1)) * np.sqrt(1 + 1 / len(offsets))
+    losses = np.array([loss for _, (loss, _) in pairs])
+    offsets = np.array([item.loss for item, _ in pairs]) - losses
     images = [
         paired_difference(item.image_loss, image_loss)[1]
         for item, (_, image_loss) in pairs
         if item.image_loss is not None and image_loss is not None
     ]
-    paired = float(np.mean(images)) if images else 0.0
+    paired = float(np.mean(images)) if images else float(offsets.std(ddof=1))
+    centred = losses - losses.mean()
+    slope = float(centred @ offsets) / (float(centred @ centred) + (paired / SLOPE_SD) ** 2 + 1e-300)
+    residual = offsets - offsets.mean() - slope * centred
+    scatter = float(np.sqrt(residual @ residual / max(len(pairs) - 2, 1)))
     return Offset(
-        float(offsets.mean()), float(np.hypot(scatter, paired)), tuple(item.steps for item, _ in pairs)
+        value=float(offsets.mean()),
+        slope=slope,
+        centre=float(losses.mean()),
+        se=float(np.hypot(scatter, paired)),
+        losses=tuple(losses.tolist()),
+        fitted_on=tuple(item.steps for item, _ in pairs),
     )
 
 
@@ -206,7 +233,7 @@ def read_losses(measured: Sequence[Cooled], trunks: Sequence[Run], offset: Offse
     known = [item.steps for item in measured]
     sums = _schedule(measured).lr_sum
     return [
-        Cooled(steps, float(sums[steps]), loss + offset.value, offset.se)
+        Cooled(steps, float(sums[steps]), *offset.read(loss))
         for steps, (loss, _) in sorted(_averaged(trunks).items())
         if known[0] < steps < known[-1] and steps not in known
     ]
