@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.better_schedule import with_better_schedule
 from analysis.comparable import not_comparable, outside_law, with_caveats
 from analysis.enough import SHARE, ImagesAnswer, SizeGain, images_enough
+from analysis.horizons import compare, without_branches
 from analysis.law import LEVELS, Observation, Place, law_record
 from analysis.load import Cell, Study
 from analysis.run import Run
@@ -81,7 +83,7 @@ def analyse(study: Study, price: float | None = None, share: float = SHARE) -> A
 
     price: of a whole horizon of training, in gain. share: images are enough where doubling them buys less of the gain.
     """
-    cells = tuple(answer_cell(cell, price) for cell in study.cells)
+    cells = tuple(_answer_schedules(cell, price) for cell in study.cells)
     reasons = [outside_law(cell.runs) for cell in study.cells]
     found = list(zip(cells, reasons, strict=True))
     left_out = {cell.answer.run or cell.answer.label(): why for cell, why in found if why}
@@ -201,6 +203,14 @@ def answer_cell(
     numbers = _numbers(cell, best, found, price) | {"runner_up": runner_up(fitted, best)}
     row = _row(cell, found.status, found.reason, **numbers, evidence=_evidence(comparable, found_runs))
     return CellResult(row, runs, tuple(best), pooled)
+
+
+def _answer_schedules(cell: Cell, price: float | None) -> CellResult:
+    """One row, of the better schedule where runs of the cell were cooled down at several budgets."""
+    result, found = answer_cell(without_branches(cell), price), compare(cell, price)
+    if found is None:
+        return result
+    return replace(result, answer=with_better_schedule(result.answer, found, price))
 
 
 def best_replicates(fitted: Sequence[FittedRun]) -> list[FittedRun]:

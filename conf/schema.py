@@ -163,6 +163,9 @@ class Budget:
     max_steps: int | None = None  # the run never trains longer; null only where a study decides it
     horizon: int | None = None  # steps that the learning-rate schedule spans; null: max_steps
     study: str | None = None  # budget=recommended: the folder of the study whose recommendation is used
+    # The folder of a run at constant learning rate: this one, with optimizer.schedule=warmup_stable_decay, goes on from
+    # the training state that it kept where the decay begins, and comes out as if trained from step 0
+    trunk: str | None = None
 
 
 @dataclass
@@ -192,6 +195,8 @@ class Evaluation:
     minimum_images: int = 8  # fewer held-out images are refused: their loss says too little
     training_images: int = 8  # training images whose panel is logged beside (the memorization gap); 0: none
     class_images: int = 0  # class images whose panel is logged beside (the drift from the prior); 0: none
+    # Also measure an average of the weights, as old as a decay over this share of the steps would be; null: none
+    average_share: float | None = None
 
 
 @dataclass
@@ -218,6 +223,9 @@ class Checkpoints:
     every_s: float | None = (
         600.0  # seconds between full training states: what a power failure costs at most; null: none
     )
+    keep: list[int] = field(
+        default_factory=list
+    )  # steps whose training states stay, for budget.trunk of other runs
     final: str = "best"  # the weights a finished run leaves: best (lowest held-out loss) or last
     formats: list[str] = field(default_factory=lambda: ["diffusers"])  # of adapters: diffusers, kohya
     resumable: bool | None = (
@@ -287,6 +295,18 @@ class Limits:
 
 
 @dataclass
+class Cooldown:
+    """Every parameter set trains a trunk at constant learning rate, and a branch off it for each of several budgets."""
+
+    branches: int = 0  # budgets, the largest budget.max_steps; 0: none
+    ratio: float = 1.4142135623730951  # of a budget to the one before
+    budgets: list[int] = field(
+        default_factory=list
+    )  # steps, rising; where they are stated, `branches` has no effect
+    decay_share: float = 0.15  # of a budget, over which its branch decays
+
+
+@dataclass
 class Sweep:
     """What is swept: every combination of the factors' levels is a cell with an Optuna study of its own."""
 
@@ -300,6 +320,7 @@ class Sweep:
     narrow_enough: float = 2.0  # design=adaptive: high/low of the interval
     least_trials: int = 2  # design=adaptive: of every cell, before the design chooses
     folds: bool = False  # every trial is one run a fold: for folders too small for a held-out set
+    cooldown: Cooldown = field(default_factory=Cooldown)
     # All are minimized: held_out_loss (the lowest of a run), and what its point cost: steps, seconds or images
     objectives: list[str] = field(default_factory=lambda: ["held_out_loss"])
     start_from: str | None = (

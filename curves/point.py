@@ -29,6 +29,7 @@ class Point:
         train_panel_loss: the same measure on training images (the memorization gap).
         class_panel_loss: the same measure on class images (the drift from the prior).
         panel: name of the panel.
+        averaged_loss, averaged_image_loss: as val_loss and image_loss, of an average of the weights.
     """
 
     step: int
@@ -47,6 +48,8 @@ class Point:
     train_panel_loss: float | None = None
     class_panel_loss: float | None = None
     panel: str | None = None
+    averaged_loss: float | None = None
+    averaged_image_loss: list[float] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 

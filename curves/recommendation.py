@@ -44,6 +44,7 @@ class CellAnswer:
         kohya: {repeats, epochs} that come nearest to the recommended steps.
         run: of another tool's log whose levels are not all known: the run that is this cell; what is unknown is the
             text `unknown`, or None where it would be a number.
+        schedules: where runs were cooled down at several budgets: what either schedule gives (docs/formats.md).
     """
 
     dataset_size: str
@@ -78,6 +79,7 @@ class CellAnswer:
     source: str = "runs"
     expected_regret: float | None = None
     kohya: dict[str, int] | None = None
+    schedules: dict[str, Any] | None = None
 
     def label(self) -> str:
         """The cell in words, as error messages name it."""

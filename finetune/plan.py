@@ -15,6 +15,7 @@ from curves.recommendation import CellAnswer
 from curves.stopping.base import EvaluationRule
 from curves.stopping.registry import CALIBRATED, calibration_for, make_rule
 from finetune.base_files import BaseFiles, check_pixels, find_base
+from finetune.branching import Branch, find_branch
 from finetune.buckets import bucket_sizes
 from finetune.budget import apply_recommendation, apply_to_all_images, hyperparameters, refuse_overrides
 from finetune.extras import check_encoder, check_library
@@ -41,6 +42,7 @@ class Plan:
         notes: for the user: files left out, the recommendation used.
         recommended: the cell of the study whose answer is used.
         scaled_from: where its steps come from when they are scaled to all images.
+        branch: where it leaves another run whose training state it goes on from.
     """
 
     config: Config
@@ -56,6 +58,7 @@ class Plan:
     notes: list[str]
     recommended: CellAnswer | None = None
     scaled_from: Scaling | None = None
+    branch: Branch | None = None
 
     @property
     def grids(self) -> tuple[set[int], set[int]]:
@@ -131,6 +134,7 @@ def make_plan(config: Config, overrides: Sequence[str]) -> Plan:
         notes=notes,
         recommended=recommended,
         scaled_from=scaled_from,
+        branch=find_branch(config),
     )
     _check_rule(plan)
     return plan

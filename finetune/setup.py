@@ -19,7 +19,7 @@ from conf.secrets import redact
 from curves.panel import Panel
 from curves.run_folder import RunFolder
 from curves.stopping.base import EvaluationRule
-from finetune.averaging import Averaging, make_averaging
+from finetune.averaging import AgingAverage, Averaging, NoAverage, make_averaging
 from finetune.backbone import Backbone
 from finetune.batches import Source
 from finetune.checkpoint import load_checkpoint
@@ -77,6 +77,7 @@ class Sampling:
 class Run:
     """One run at work. `trained` is the bare module, `model` the same one as accelerate wraps it for training.
 
+    `aging` is measured beside the weights that count, which `averaging` decides.
     `prior` has class images by the shape of the training images' latents; it is empty without prior preservation.
     """
 
@@ -91,6 +92,7 @@ class Run:
     parameters: list[torch.nn.Parameter]
     optimizer: Any
     averaging: Averaging
+    aging: Averaging
     training: Source
     prior: dict[tuple[int, ...], Source]
     rule: EvaluationRule
@@ -162,6 +164,7 @@ def set_up(plan: Plan, status: RunStatus, interruption: Interruption) -> Run:
         parameters=list(named.values()),
         optimizer=prepared,
         averaging=make_averaging(named, config.optimizer, optimizer),
+        aging=_aging(named, config),
         training=data.training,
         prior=data.prior,
         rule=new_rule(plan),
@@ -212,6 +215,11 @@ def _optimizer(
     return make_optimizer(groups, config.optimizer, accelerator.device)
 
 
+def _aging(named: Mapping[str, torch.nn.Parameter], config: Config) -> Averaging:
+    share = config.evaluation.average_share
+    return NoAverage() if share is None else AgingAverage(named, share)
+
+
 def _sampling(plan: Plan, data: Data, backbone: Backbone, accelerator: Accelerator) -> Sampling | None:
     """Samples of the configured prompts, or of the captions of the first held-out (else training) images."""
     options = plan.config.samples
@@ -256,6 +264,7 @@ def _resume(run: Run) -> None:
     load_weights(run.trained, checkpoint.weights)
     run.optimizer.load_state_dict(checkpoint.optimizer)
     run.averaging.load_state_dict(checkpoint.average)
+    run.aging.load_state_dict(checkpoint.aging)
     if checkpoint.scaler is not None and run.accelerator.scaler is not None:
         run.accelerator.scaler.load_state_dict(checkpoint.scaler)
     state = dict(checkpoint.counters)

@@ -27,6 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from curves.cooldown import cooldown_start
 from curves.point import Point
 from curves.run_folder import RunFacts, RunFolder, Status, read_json, write_json
 
@@ -138,8 +139,25 @@ def end(folder: RunFolder, outcome: str, reason: str, step: int) -> None:
     os._exit(0)
 
 
+def branch_off(folder: RunFolder, given: dict[str, str], steps: int) -> None:
+    """Take the trunk's state and its points, as train.py does."""
+    checkpoint = folder.checkpoints / "last" / "state.json"
+    if "budget.trunk" not in given or checkpoint.exists():
+        return
+    trunk = RunFolder(given["budget.trunk"])
+    step = cooldown_start(steps, float(given["optimizer.decay_share"]))
+    state = trunk.kept_state(step) / "state.json"
+    if not state.exists():
+        print(f"error: budget.trunk: there is no state of step {step}", file=sys.stderr)
+        sys.exit(2)
+    folder.curve.write_bytes(trunk.curve.read_bytes())
+    write_json(checkpoint, read_json(state))
+
+
 def train(folder: RunFolder, given: dict[str, str], lr: float, steps: int) -> None:
     checkpoint = folder.checkpoints / "last" / "state.json"
+    kept = set(json.loads(given.get("checkpoints.keep", "[]")))
+    branch_off(folder, given, steps)
     start = read_json(checkpoint)["step"] if checkpoint.exists() else 0
     folder.cut_curve(start)
     scatter = TELL.get("scatter", {}).get(given.get("dataset_size", "n8"), 0.0)
@@ -156,6 +174,8 @@ def train(folder: RunFolder, given: dict[str, str], lr: float, steps: int) -> No
             misbehave(folder, given, step)
         if every and step % every == 0:
             write_json(checkpoint, {"step": step})
+        if step in kept:
+            write_json(folder.kept_state(step) / "state.json", {"step": step})
         if step == steps // 2 and "hold" in TELL:
             hold(folder, step)
         if folder.stop_request.exists():
