@@ -1,7 +1,7 @@
 """Horizon and schedule together: the held-out losses that runs end at after a cooldown, over their budgets.
 
 Runs that decay to zero at budgets b give a curve of its own kind, (b, cooled loss at b), which is a U like any other
-(docs/method.md, section 6). Between two branches the trunk's weight average reads it.
+(docs/method.md, section 8). Between two branches the trunk's weight average reads it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ class Offset:
     fitted_on: tuple[int, ...]
 
     def read(self, averaged: float) -> tuple[float, float]:
-        """The cooled loss and its standard error; away from the fitted losses the slope may be off by its own size."""
+        """The cooled loss and its standard error; away from the fitted losses the slope may be off by its own size
+        (docs/method.md, section 8).
+        """
         distance = min(abs(averaged - loss) for loss in self.losses)
         loss = averaged + self.value + self.slope * (averaged - self.centre)
         return loss, float(np.hypot(self.se, self.slope * distance))
@@ -199,7 +201,7 @@ def measured_losses(family: Family) -> list[Cooled]:
 def fit_offset(measured: Sequence[Cooled], trunks: Sequence[Run]) -> Offset | None:
     """The line of cooled minus averaged loss, over the budgets that have both; None with fewer than FEWEST_OFFSETS.
 
-    Its slope has the prior N(0, SLOPE_SD^2): two losses of one height say nothing of it.
+    docs/method.md, section 8. Its slope has the prior N(0, SLOPE_SD^2): two losses of one height say nothing of it.
     """
     averaged = _averaged(trunks)
     last = max(averaged, default=0)

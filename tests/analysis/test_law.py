@@ -255,7 +255,8 @@ def test_of_two_folders_one_has_to_be_named(tmp_path: Path) -> None:
         recommend_unseen(known, Asked(8, dataset="c"))
     ours, theirs = (recommend_unseen(known, Asked(8, dataset=name)) for name in ("da7a", "f00d"))
     assert ours.minimum is not None and theirs.minimum is not None
-    assert 1.4 < theirs.minimum["median"] / ours.minimum["median"] < 2.8
+    # two cells each leave half of the factor to chance
+    assert 1.25 < theirs.minimum["median"] / ours.minimum["median"] < 2.8
     assert theirs.dataset == "f00d00000000"
 
 
@@ -323,7 +324,11 @@ def test_the_exam_of_a_lawful_world_is_passed(analysis: Analysis) -> None:
 
 
 def test_the_exam_asks_beyond_the_reach_and_is_refused(tmp_path: Path) -> None:
-    known = analyse(load_study(make_study(tmp_path / "far", [spec(n, seed=n) for n in (4, 8, 32)])))
+    known = analyse(
+        load_study(
+            make_study(tmp_path / "far", [spec(n, seed=n + more) for n in (4, 8, 32) for more in (0, 1)])
+        )
+    )
     questions = {item.cell.images: item for item in sit_exam(known, "images")}
     assert {images: item.beyond for images, item in questions.items()} == {4: False, 8: False, 32: True}
     assert questions[32].regret is None and questions[32].row.status == "refused"

@@ -11,7 +11,7 @@ ASKED = (
     "optimizer.lr=4e-3",
     "sweep.trials=6",
     "sweep.design=adaptive",
-    "sweep.narrow_enough=3",
+    "sweep.narrow_enough=4",
     "launch.slots=1",
 )
 NOISY = {"n8": 0.4}  # seeds move the minimum of n8 by a factor 1.5 either way, that of n4 not at all
@@ -31,7 +31,7 @@ def test_the_noisy_cell_gets_more_trials_and_the_sweep_ends_early(sweep: Sweep) 
     done = trials(sweep)
     assert done["n4"] == 2 < done["n8"] < 6
     total = sum(done.values())
-    assert f"{total} of 12 trials were enough: high/low of the minimum is at most 3 in every cell" in output
+    assert f"{total} of 12 trials were enough: high/low of the minimum is at most 4 in every cell" in output
     assert sweep.states() == {"COMPLETE": total}
 
 
@@ -90,7 +90,7 @@ def test_failed_trials_are_no_answer(sweep: Sweep) -> None:
 
 def test_the_plan_says_how_it_ends(sweep: Sweep) -> None:
     output = sweep.end_of(sweep.start("plan", *sweep.arguments(*ASKED)), 0)
-    assert "adaptive: ends once high/low of every minimum is at most 3" in output
+    assert "adaptive: ends once high/low of every minimum is at most 4" in output
 
 
 @pytest.mark.parametrize(
