@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from analysis.run import NO_PANEL, Run
+from analysis.weighting import weighting_caveats
 from curves.answer import Answer
 
 SAME_PANEL = "import them with --set panel=NAME where it was the same images, timesteps and noise"
@@ -58,6 +59,8 @@ def with_caveats(found: Answer, best: Sequence[Run]) -> Answer:
     caveats += [
         f"steps are {run.step_unit} of {run.imported['tool']}" for run in best if run.step_unit != "updates"
     ]
+    if found.status == "ok":
+        caveats += weighting_caveats(best)
     return replace(found, reason="; ".join([found.reason, *dict.fromkeys(caveats)]))
 
 

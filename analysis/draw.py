@@ -2,53 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-import io
 from pathlib import Path
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from analysis import words
+from analysis.canvas import (
+    BLUE,
+    GREEN,
+    GREY,
+    GROUP_COLOURS,
+    INK,
+    MARKERS,
+    ORANGE,
+    label_right,
+    new_figure,
+    one_two_five,
+    plain_ticks,
+    save_figure,
+    share_of_width,
+    step_axis,
+    step_label,
+)
 from analysis.figures import CellFigure, Line, SizesGroup, line_colours, spread_labels
-from curves.run_folder import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, told apart with any colour vision.
-INK, GREY, BLUE, GREEN, ORANGE, PURPLE = "#222222", "#767676", "#0072B2", "#009E73", "#D55E00", "#AA4499"
-GROUP_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, INK)
-MARKERS = "osD^v"
 MOST_LABELS = 7
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "svg.hashsalt": "stepbudget",
-    "svg.fonttype": "path",
-}
-
-
-@contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """One set of axes in a figure of that many inches, drawn without a display."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure, figure.add_subplot()
 
 
 def draw_cell(data: CellFigure, folder: Path, name: str) -> str:
@@ -57,8 +39,10 @@ def draw_cell(data: CellFigure, folder: Path, name: str) -> str:
     Returns:
         The figure as svg; it is also written to folder/name.svg and .png.
     """
-    with _figure(9.0, 4.3) as (figure, axes):
-        _step_axis(axes, data)
+    with new_figure(9.0, 4.5) as figure:
+        axes = figure.add_subplot()
+        step_axis(axes, *step_limits(data))
+        axes.set_title(f"Held-out loss by step: {data.title}", pad=24)
         axes.set_ylim(data.lowest, data.highest)
         axes.axhline(0, color=GREY, linewidth=1)
         axes.annotate(data.reference, (0, 0), (4, 3), textcoords="offset points", color=GREY, fontsize=9.5)
@@ -69,9 +53,9 @@ def draw_cell(data: CellFigure, folder: Path, name: str) -> str:
             )
             axes.plot(data.band.steps, data.band.median, color=BLUE, linewidth=1.6)
         _draw_lines(axes, data)
-        axes.set_xlabel("step (optimizer updates)")
+        axes.set_xlabel(step_label(data.step_unit))
         axes.set_ylabel(f"held-out loss − {data.reference.removesuffix(' model')}")
-        return _save(figure, folder, name)
+        return save_figure(figure, folder, name, f"Held-out loss by step: {data.title}")
 
 
 def draw_sizes(groups: list[SizesGroup], folder: Path, name: str) -> str:
@@ -80,7 +64,10 @@ def draw_sizes(groups: list[SizesGroup], folder: Path, name: str) -> str:
     Returns:
         As draw_cell.
     """
-    with _figure(9.0, 4.3) as (figure, axes):
+    title = "Recommended steps by number of training images"
+    with new_figure(9.0, 4.5) as figure:
+        axes = figure.add_subplot()
+        axes.set_title(title)
         axes.set_xscale("log")
         axes.set_yscale("log")
         ends: list[float] = []
@@ -89,14 +76,14 @@ def draw_sizes(groups: list[SizesGroup], folder: Path, name: str) -> str:
             ends.append(_draw_group(axes, group, GROUP_COLOURS[index % 5], MARKERS[index % 5], shift))
         _label_groups(axes, groups, ends)
         counts = sorted({cell.images or 0 for group in groups for cell in group.cells})
-        _plain_ticks(axes.xaxis, counts)
+        plain_ticks(axes.xaxis, counts)
         low, high = axes.get_ylim()
-        _plain_ticks(axes.yaxis, [tick for tick in _one_two_five(low, high) if low <= tick <= high])
+        plain_ticks(axes.yaxis, [tick for tick in one_two_five(low, high) if low <= tick <= high])
         axes.grid(axis="y", color="#e5e5e5", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.set_xlabel("training images")
         axes.set_ylabel("steps")
-        return _save(figure, folder, name)
+        return save_figure(figure, folder, name, title)
 
 
 def _draw_window(axes: Axes, data: CellFigure) -> None:
@@ -114,7 +101,7 @@ def _draw_window(axes: Axes, data: CellFigure) -> None:
     foot = data.lowest + 0.045 * (data.highest - data.lowest)
     axes.plot([cell.minimum["low"], cell.minimum["high"]], [foot, foot], color=INK, linewidth=2.5)
     axes.plot([cell.minimum["median"]], [foot], "o", color=INK, markersize=6)
-    right = _share_of_width(axes, cell.minimum["high"]) < 0.79
+    right = share_of_width(axes, cell.minimum["high"]) < 0.79
     axes.annotate(
         f"minimum {words.minimum(cell)}", (cell.minimum["high" if right else "low"], foot),
         (7 if right else -7, -4), textcoords="offset points", ha="left" if right else "right",
@@ -124,17 +111,12 @@ def _draw_window(axes: Axes, data: CellFigure) -> None:
 
 def _over(axes: Axes, step: float, text: str, colour: str) -> None:
     """Text above the axes at a step, kept inside the picture."""
-    place = _share_of_width(axes, step)
+    place = share_of_width(axes, step)
     side = "left" if place < 0.25 else "right" if place > 0.75 else "center"
     axes.annotate(
         text, (step, 1), (0, 5), xycoords=("data", "axes fraction"), textcoords="offset points",
         ha=side, va="bottom", color=colour, fontweight="bold",
     )  # fmt: skip
-
-
-def _share_of_width(axes: Axes, step: float) -> float:
-    """Where a step stands between the left (0) and the right (1) end of the axes."""
-    return float(axes.transAxes.inverted().transform(axes.transData.transform((step, 0)))[0])
 
 
 def _draw_lines(axes: Axes, data: CellFigure) -> None:
@@ -157,10 +139,7 @@ def _draw_lines(axes: Axes, data: CellFigure) -> None:
         text = (line.name if line.lr is None else f"lr {words.rate(line.lr)}") + (
             " best" if line.best else ""
         )
-        axes.annotate(
-            text, (1.012, height), xycoords=("axes fraction", "data"), color=colour, va="center", fontsize=10,
-            fontweight="bold" if line.best else "normal", annotation_clip=False,
-        )  # fmt: skip
+        label_right(axes, text, height, colour, line.best)
         last = _leaves_at(line, data.highest)
         axes.annotate(
             "", (last, end), (1.01, height), xycoords="data", textcoords=("axes fraction", "data"),
@@ -190,14 +169,6 @@ def _named(lines: tuple[Line, ...]) -> set[str]:
     return {line.name for line in unique}
 
 
-def _step_axis(axes: Axes, data: CellFigure) -> None:
-    """Logarithmic steps with a place for step 0."""
-    first, last = step_limits(data)
-    axes.set_xscale("symlog", linthresh=first, linscale=0.4)
-    axes.set_xlim(-0.25 * first, last * 1.04)
-    _plain_ticks(axes.xaxis, [0, *[tick for tick in _one_two_five(first, last) if tick >= first]])
-
-
 def step_limits(data: CellFigure) -> tuple[float, float]:
     """First step after 0, and the last of all that is drawn: what is concluded may lie beyond every run."""
     cell = data.answer
@@ -206,20 +177,6 @@ def step_limits(data: CellFigure) -> tuple[float, float]:
     ends = [float(line.steps[-1]) for line in data.lines] + [float(step) for step in concluded if step]
     starts = [float(line.steps[line.steps > 0][0]) for line in data.lines if line.steps[-1] > 0]
     return min(starts, default=1.0), max([*ends, 2 * min(starts, default=1.0)])
-
-
-def _plain_ticks(axis: Any, ticks: list[int] | list[float]) -> None:
-    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
-
-    axis.set_major_locator(FixedLocator(ticks))
-    axis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in ticks]))
-    axis.set_minor_locator(NullLocator())
-
-
-def _one_two_five(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10, 20, ... from low to high."""
-    decades = range(int(np.floor(np.log10(max(low, 1e-9)))), int(np.ceil(np.log10(max(high, 1e-9)))) + 1)
-    return [m * 10.0**d for d in decades for m in (1, 2, 5) if low <= m * 10.0**d <= high]
 
 
 def _draw_group(axes: Axes, group: SizesGroup, colour: str, marker: str, shift: float) -> float:
@@ -273,27 +230,4 @@ def _label_groups(axes: Axes, groups: list[SizesGroup], ends: list[float]) -> No
     low, high = np.log(axes.get_ylim())
     heights = np.exp(spread_labels([float(np.log(end)) for end in ends], 0.08 * float(high - low)))
     for index, (group, height) in enumerate(zip(groups, heights, strict=True)):
-        axes.annotate(
-            group.label, (1.012, float(height)), xycoords=("axes fraction", "data"), va="center",
-            color=GROUP_COLOURS[index % 5], fontweight="bold", annotation_clip=False,
-        )  # fmt: skip
-
-
-def _save(figure: Figure, folder: Path, name: str) -> str:
-    """Write svg and png and return the svg."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    figure.savefig(folder / f"{name}.png", dpi=144, metadata={"Software": None})
-    write_atomically(folder / f"{name}.svg", text.getvalue())
-    return inline_svg(text.getvalue(), name)
-
-
-def inline_svg(svg: str, name: str) -> str:
-    """An svg as part of a page: no prologue, scaled by the page, ids unlike those of other figures."""
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"', r"<svg \1\2", body, count=1)
-    body = re.sub(r'\bid="([^"]+)"', rf'id="{name}.\1"', body)
-    body = re.sub(r'xlink:href="#([^"]+)"', rf'xlink:href="#{name}.\1"', body)
-    body = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}.\1)", body)
-    return re.sub(r"<metadata>.*?</metadata>\s*", "", body, count=1, flags=re.DOTALL)
+        label_right(axes, group.label, float(height), GROUP_COLOURS[index % 5], bold=True)

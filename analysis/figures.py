@@ -50,6 +50,7 @@ class CellFigure:
     lowest: float  # of the axis
     highest: float
     reference: str = "base model"  # what the losses are compared with
+    step_unit: str = "updates"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def cell_figure(cell: CellResult, cells: Sequence[CellAnswer]) -> CellFigure:
     measured = all(item.run.has_base for item in cell.runs if item.run.points)
     reference = "base model" if measured else "first evaluation"
     title = words.cell_name(cell.answer, cells)
-    return CellFigure(title, lines, band, cell.answer, lowest, highest, reference)
+    unit = cell.runs[0].run.step_unit if cell.runs else "updates"
+    return CellFigure(title, lines, band, cell.answer, lowest, highest, reference, unit)
 
 
 def sizes_groups(cells: Sequence[CellAnswer]) -> list[SizesGroup]:

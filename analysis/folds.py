@@ -1,6 +1,6 @@
 """Folds: the runs of one parameter set and seed, each with other images held out, become one curve over all images.
 
-Source: docs/method.md, section 5. A fold's own curve is that of an image or two; only together they are a panel.
+Source: docs/method.md, section 6. A fold's own curve is that of an image or two; only together they are a panel.
 """
 
 from __future__ import annotations
@@ -104,7 +104,6 @@ def _joined_point(points: Sequence[Point], start: np.ndarray, panel: str | None)
     """One step of all folds; the learning rate is the same in all of them, and time is spent in each."""
     losses = _image_loss(points)
     delta, delta_se = paired_difference(losses, start)
-    trained = [point.train_loss for point in points if point.train_loss is not None]
     first = points[0]
     return Point(
         step=first.step,
@@ -112,14 +111,22 @@ def _joined_point(points: Sequence[Point], start: np.ndarray, panel: str | None)
         wall_s=sum(point.wall_s or 0.0 for point in points),
         lr=first.lr,
         lr_sum=first.lr_sum,
-        train_loss=float(np.mean(trained)) if trained else None,
+        train_loss=_mean([point.train_loss for point in points]),
         val_loss=float(losses.mean()),
         val_se=standard_error(losses),
         delta=delta,
         delta_se=delta_se,
         image_loss=[float(loss) for loss in losses],
+        train_panel_loss=_mean([point.train_panel_loss for point in points]),
+        class_panel_loss=_mean([point.class_panel_loss for point in points]),
         panel=panel,
     )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Over the folds; None where one has no value, for the mean would be of other images at every step."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
 
 
 def _image_loss(points: Sequence[Point]) -> np.ndarray:

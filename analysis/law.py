@@ -1,101 +1,245 @@
-"""The law across dataset sizes: time of the minimum against the number of images (method.md section 5)."""
+"""The law across cells: time of the minimum against images, resolution, batch, lr and levels (docs/method.md, section 5).
+
+    log S* = mu + rho_N log N + rho_R log R + rho_B log B + rho_lr log lr + levels + r_set + r_cell + noise
+
+S* is the sum of the learning rate at the minimum, r_set ~ N(0, omega^2) of an image set, r_cell ~ N(0, tau^2) what the
+terms do not explain, noise the error of a cell's own curves. Given omega and tau all is normal and in closed form; both
+are integrated on a grid.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from curves.law import EXPONENT_PRIOR
-from curves.recommendation import CellAnswer
 
 Array = NDArray[np.float64]
 FEWEST_SIZES = 3
 LEVEL = 0.9
-BETWEEN_CELLS_SD = 0.3  # half-normal prior scale of cell-to-cell scatter, natural log of time
+BETWEEN_CELLS_SD = 0.3  # half-normal prior scale of tau, natural log of time
+BETWEEN_SETS_SD = 0.5  # the same of image sets
+_TAU, _OMEGA = np.linspace(0.0, 3 * BETWEEN_CELLS_SD, 25), np.linspace(0.0, 3 * BETWEEN_SETS_SD, 13)
+NODES = np.stack(np.meshgrid(_TAU, _OMEGA, indexing="ij"), axis=-1).reshape(-1, 2)  # (nodes, 2): tau, omega
+POWERS = ("images", "resolution", "batch", "lr")  # terms that are powers
+STEPS = ("method", "base_id", "captions")  # terms that are steps between levels
+SET = "dataset"  # the term of image sets, each a draw from all that there are
+LEVELS = (*STEPS, SET)
+# Mean and standard deviation of each power (docs/method.md, section 5).
+PRIORS = {"images": EXPONENT_PRIOR, "resolution": (0.0, 1.5), "batch": (-0.5, 0.25), "lr": (0.0, 0.15)}
+MEAN_SD, LEVEL_SD = 5.0, 2.0  # of mu, and of a level against the first
 
 
-def law_across_sizes(
-    cells: Sequence[tuple[CellAnswer, float | None]], left_out: Mapping[str, str] | None = None
-) -> dict[str, Any] | None:
-    """log S* = mu + exponent * log N for each method, base, resolution and captions; None with few sizes.
+@dataclass(frozen=True)
+class Place:
+    """Where in the law a cell lies: the bases of POWERS, its level of each of LEVELS, and `base_model`, a name."""
 
-    cells: answers with lr_sum at the median minimum. Describes what was seen; predicts nothing.
-    left_out: cells that may not be used, and why; they are named beside the groups.
+    images: int
+    resolution: int
+    batch: int
+    lr: float
+    levels: Mapping[str, str]
+
+    def logs(self) -> Array:
+        """Natural logs of POWERS."""
+        return np.log([float(getattr(self, name)) for name in POWERS])
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a cell's own curves say: log S* of its typical run, and the variance of that."""
+
+    place: Place
+    log_time: float
+    variance: float
+
+
+@dataclass(frozen=True)
+class Law:
+    """The posterior: for each node of a grid of (tau, omega) its weight and a normal of the coefficients.
+
+    Attributes:
+        observed: the cells that it is made from.
+        columns: names of the coefficients: mu, POWERS, NAME=LEVEL for all levels but the first of each of STEPS, and
+            dataset=ID of every image set.
+        centre: logs at which mu is the value, (4,).
+        weights: of NODES, sum 1.
+        means, covariances: of the coefficients, (nodes, columns) and (nodes, columns, columns).
     """
-    groups: dict[tuple[Any, ...], list[tuple[CellAnswer, float]]] = {}
-    for cell, time in cells:
-        if cell.status == "ok" and cell.images is not None and time is not None:
-            key = (
-                cell.method,
-                cell.base_model,
-                cell.base_id,
-                cell.resolution,
-                cell.dataset,
-                str(cell.captions),
-            )
-            groups.setdefault(key, []).append((cell, time))
-    laws = [
-        _law(group) for group in groups.values() if len({cell.images for cell, _ in group}) >= FEWEST_SIZES
+
+    observed: tuple[Observation, ...]
+    columns: tuple[str, ...]
+    centre: Array
+    weights: Array
+    means: Array
+    covariances: Array
+
+    def draw(self, place: Place, count: int, seed: int = 0) -> Array:
+        """log S* of the typical run of a cell there, (count,); see `moments` of levels that were not observed."""
+        random = np.random.default_rng(seed)
+        at = random.choice(len(NODES), count, p=self.weights)
+        mean, variance = self._predicted(place)
+        return np.asarray(mean[at] + np.sqrt(variance[at]) * random.standard_normal(count))
+
+    def moments(self, place: Place) -> tuple[float, float]:
+        """Mean and variance of log S* of the typical run of a cell there.
+
+        An image set that was not observed is a new draw; another level that was not counts as the first.
+        """
+        mean, variance = self._predicted(place)
+        centre = float(self.weights @ mean)
+        return centre, float(self.weights @ (variance + (mean - centre) ** 2))
+
+    def _predicted(self, place: Place) -> tuple[Array, Array]:
+        """Mean and variance at each node, (nodes,)."""
+        row = _row(place, self.columns, self.centre)
+        variance = np.einsum("i,nij,j->n", row, self.covariances, row) + NODES[:, 0] ** 2
+        if f"{SET}={place.levels[SET]}" not in self.columns:
+            variance = variance + NODES[:, 1] ** 2
+        return self.means @ row, variance
+
+    def coefficient(self, column: str) -> tuple[float, float, float]:
+        """Posterior quantiles (5, 50, 95 %) of one coefficient."""
+        at = self.columns.index(column)
+        mean, sd = self.means[:, at], np.sqrt(np.maximum(self.covariances[:, at, at], 0.0))
+        grid = np.linspace((mean - 6 * sd).min(), (mean + 6 * sd).max(), 2001)
+        cumulative = self.weights @ ndtr((grid[None, :] - mean[:, None]) / np.maximum(sd[:, None], 1e-12))
+        low, median, high = np.interp([(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2], cumulative, grid)
+        return float(low), float(median), float(high)
+
+    @property
+    def between_cells(self) -> float:
+        """Posterior mean of tau."""
+        return float(self.weights @ NODES[:, 0])
+
+    @property
+    def between_sets(self) -> float:
+        """Posterior mean of omega; with one image set that of its prior."""
+        return float(self.weights @ NODES[:, 1])
+
+
+def fit_law(observed: Sequence[Observation]) -> Law:
+    """The posterior of the law (docs/method.md, section 5). Raises ValueError without an observation."""
+    if not observed:
+        raise ValueError("a law needs at least one cell whose minimum is known")
+    centre = np.mean([item.place.logs() for item in observed], axis=0)
+    columns = ("mu", *POWERS, *_levels(observed))
+    rows = np.array([_row(item.place, columns, centre) for item in observed])
+    times = np.array([item.log_time for item in observed])
+    noise = np.array([item.variance for item in observed])
+    offset = float(times.mean())
+    prior_mean = np.array([offset if name == "mu" else PRIORS.get(name, (0.0,))[0] for name in columns])
+    residual = times - rows @ prior_mean
+    prior = np.array([[_prior_sd(name, omega) ** 2 for name in columns] for _, omega in NODES])
+    spread = rows * prior[:, None, :]  # cov(times, coefficients), (nodes, cells, columns)
+    scatter = noise + NODES[:, :1] ** 2 + 1e-9
+    covariance = spread @ rows.T + scatter[:, :, None] * np.eye(len(times))
+    solved = np.linalg.solve(covariance, np.broadcast_to(residual[:, None], (len(NODES), len(times), 1)))[
+        ..., 0
     ]
-    if not laws and not left_out:
-        return None
-    law: dict[str, Any] = {"quantity": "sum of the learning rate at the minimum", "groups": laws}
-    return law | {"left_out": dict(left_out)} if left_out else law
-
-
-def _law(group: list[tuple[CellAnswer, float]]) -> dict[str, Any]:
-    cells = [cell for cell, _ in group]
-    images = np.array([cell.images for cell in cells], dtype=float)
-    low, median, high = exponent(
-        images, np.array([time for _, time in group]), np.array([_log_sd(c) for c in cells])
+    backward = np.swapaxes(spread, 1, 2)
+    narrowed = backward @ np.linalg.solve(covariance, spread)
+    score = -0.5 * solved @ residual - 0.5 * np.linalg.slogdet(covariance)[1]
+    score -= 0.5 * ((NODES / (BETWEEN_CELLS_SD, BETWEEN_SETS_SD)) ** 2).sum(axis=1)
+    weights = np.exp(score - score.max())
+    return Law(
+        observed=tuple(observed),
+        columns=columns,
+        centre=centre,
+        weights=weights / weights.sum(),
+        means=prior_mean + np.einsum("nkc,nc->nk", backward, solved),
+        covariances=prior[:, :, None] * np.eye(len(columns)) - narrowed,
     )
-    first = cells[0]
-    return {
-        "method": first.method,
-        "base_model": first.base_model,
-        "resolution": first.resolution,
-        "captions": first.captions,
-        "dataset": first.dataset,
-        "base_id": first.base_id,
-        "images": [int(count) for count in sorted(images)],
-        "exponent": {
-            "low": round(low, 3),
-            "median": round(median, 3),
-            "high": round(high, 3),
-            "level": LEVEL,
-        },
-    }
 
 
-def _log_sd(cell: CellAnswer) -> float:
-    """Standard deviation of log minimum from its interval."""
-    assert cell.minimum is not None
-    return float(max(np.log(cell.minimum["high"] / max(cell.minimum["low"], 1)) / (2 * 1.645), 0.01))
+def _levels(observed: Sequence[Observation]) -> list[str]:
+    """NAME=LEVEL in the order of their names: of STEPS all but the first, of SET all."""
+    found = {name: sorted({item.place.levels[name] for item in observed}) for name in LEVELS}
+    return [f"{name}={level}" for name, levels in found.items() for level in levels[name in STEPS :]]
+
+
+def _prior_sd(column: str, omega: float) -> float:
+    if column == "mu":
+        return MEAN_SD
+    if column.startswith(f"{SET}="):
+        return omega
+    return PRIORS[column][1] if column in PRIORS else LEVEL_SD
+
+
+def _row(place: Place, columns: Sequence[str], centre: Array) -> Array:
+    named = columns[1 + len(POWERS) :]
+    steps = [float(place.levels[name] == level) for name, _, level in (c.partition("=") for c in named)]
+    return np.array([1.0, *(place.logs() - centre), *steps])
 
 
 def exponent(images: Array, time: Array, log_sd: Array) -> tuple[float, float, float]:
-    """Posterior quantiles (5, 50, 95 %) of the exponent, on a grid of exponent x scatter between cells.
+    """Posterior quantiles (5, 50, 95 %) of the power of the images alone; all arrays are (cells,)."""
+    levels = dict.fromkeys(LEVELS, "")
+    cells = zip(images, time, log_sd, strict=True)
+    observed = [
+        Observation(Place(int(n), 1, 1, 1.0, levels), float(np.log(t)), float(s) ** 2) for n, t, s in cells
+    ]
+    return fit_law(observed).coefficient("images")
 
-    images, time, log_sd: (cells,). The level mu is integrated out under a flat prior.
+
+def law_record(
+    observed: Sequence[Observation], left_out: Mapping[str, str] | None = None
+) -> dict[str, Any] | None:
+    """`law` of recommendation.json; None with fewer than three sizes and one resolution, where nothing is left out.
+
+    left_out: cells that may not be used, and why.
     """
-    x, y = np.log(images) - np.log(images).mean(), np.log(time)
-    slope = np.linspace(
-        EXPONENT_PRIOR[0] - 6 * EXPONENT_PRIOR[1], EXPONENT_PRIOR[0] + 6 * EXPONENT_PRIOR[1], 601
-    )
-    scatter = np.linspace(0.0, 3 * BETWEEN_CELLS_SD, 61)
-    variance = log_sd[None, :] ** 2 + scatter[:, None] ** 2  # (scatter, cells)
-    weight = 1 / variance
-    residual = y[None, :] - slope[:, None] * x[None, :]  # (slope, cells)
-    total = weight.sum(axis=1)
-    mean = residual @ weight.T / total  # (slope, scatter)
-    squares = (residual**2) @ weight.T - total * mean**2
-    score = -0.5 * squares - 0.5 * np.log(variance).sum(axis=1) - 0.5 * np.log(total)
-    score = score - 0.5 * (scatter / BETWEEN_CELLS_SD) ** 2
-    score = score - 0.5 * ((slope - EXPONENT_PRIOR[0]) / EXPONENT_PRIOR[1])[:, None] ** 2
-    density = np.exp(score - score.max()).sum(axis=1)
-    cumulative = np.cumsum(density) / density.sum()
-    low, median, high = np.interp([(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2], cumulative, slope)
-    return float(low), float(median), float(high)
+    groups = _groups(observed)
+    terms = _terms(observed) if groups or _values(observed, "resolution") > 1 else None
+    if not groups and not left_out and terms is None:
+        return None
+    law: dict[str, Any] = {"quantity": "sum of the learning rate at the minimum", "groups": groups}
+    if terms is not None:
+        law |= terms
+    return law | {"left_out": dict(left_out)} if left_out else law
+
+
+def _groups(observed: Sequence[Observation]) -> list[dict[str, Any]]:
+    """The exponent of the images, for each method, base, resolution, captions and images with three sizes or more."""
+    groups: dict[tuple[Any, ...], list[Observation]] = {}
+    for item in observed:
+        levels = {name: item.place.levels[name] for name in (*LEVELS, "base_model")}
+        key = (*levels.items(), ("resolution", item.place.resolution))
+        groups.setdefault(key, []).append(item)
+    return [
+        {
+            **dict(key),
+            "images": sorted(item.place.images for item in group),
+            "exponent": _interval(fit_law(group).coefficient("images")),
+        }
+        for key, group in groups.items()
+        if _values(group, "images") >= FEWEST_SIZES
+    ]
+
+
+def _terms(observed: Sequence[Observation]) -> dict[str, Any]:
+    """The joint law of all cells: the powers that were swept, the scatter between cells, and of how many."""
+    law = fit_law(observed)
+    swept = [name for name in POWERS if _values(observed, name) > 1]
+    return {
+        "powers": {name: _interval(law.coefficient(name)) for name in swept},
+        "between_cells": round(law.between_cells, 3),
+        "between_sets": round(law.between_sets, 3)
+        if len({item.place.levels[SET] for item in observed}) > 1
+        else None,
+        "cells": len(observed),
+    }
+
+
+def _values(observed: Sequence[Observation], name: str) -> int:
+    return len({getattr(item.place, name) for item in observed})
+
+
+def _interval(quantiles: tuple[float, float, float]) -> dict[str, float]:
+    low, median, high = (round(value, 3) for value in quantiles)
+    return {"low": low, "median": median, "high": high, "level": LEVEL}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+import contextlib
 from dataclasses import dataclass
 import difflib
+import gc
 import json
 import math
 from pathlib import Path
@@ -28,6 +30,12 @@ TRACES = (
     "status.json",
     "verdict.json",
 )  # files that make a folder a run's
+PILOTS = "pilots"  # runs of a study that its sweep did not make: analysis reads them, the sweep does not
+POINT_KINDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
+    *((name, (int, float), "number") for name in ("val_loss", "lr_sum", "delta", "train_loss")),
+    ("image_loss", (list,), "list"),
+    ("panel", (str,), "str"),
+)  # of what is computed with later
 LEVELS = ("dataset_size", "base_model")  # of a cell beside its identity
 
 
@@ -68,12 +76,15 @@ def load_study(request: str | Path) -> Study:
     root = find_root(request)
     folders = find_runs(root)
     damaged = _without_facts(root, {folder.path for folder in folders})
+    if (root / "trials").is_dir():
+        folders += find_runs(root / PILOTS)
     runs: list[Run] = []
-    for folder in folders:
-        try:
-            runs.append(read_run(folder))
-        except (ValueError, OSError) as error:
-            damaged.append((folder.path.name, _shortened(str(error), folder.path)))
+    with _nothing_to_collect():
+        for folder in folders:
+            try:
+                runs.append(read_run(folder))
+            except (ValueError, OSError) as error:
+                damaged.append((folder.path.name, _shortened(str(error), folder.path)))
     if not runs and not damaged:
         raise RequestError(f"{request}: there are no runs in this folder{_neighbours(root.name)}")
     name = _study_name(root, runs) if runs else ""
@@ -83,6 +94,18 @@ def load_study(request: str | Path) -> Study:
         listed = "; ".join(f"{name}: {reason}" for name, reason in damaged[:5])
         raise WorkError(f"{request}: none of {len(damaged)} run folders can be used: {listed}")
     return Study(root, name, tuple(group_cells(runs)), tuple(sorted(damaged)))
+
+
+@contextlib.contextmanager
+def _nothing_to_collect() -> Iterator[None]:
+    """Points hold no cycles: looking for some among those of thousands of runs is a tenth of reading them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def find_root(request: str | Path) -> Path:
@@ -175,14 +198,10 @@ def _check_count(name: str, value: object, least: int = 1) -> None:
 
 def _check_points(points: list[Point]) -> None:
     for point in points:
-        for name in ("val_loss", "lr_sum", "delta", "train_loss"):
+        for name, kind, text in POINT_KINDS:
             value = getattr(point, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise ValueError(f"step {point.step}: {name}={value!r} is no number")
-        for name, kind in (("image_loss", list), ("panel", str)):
-            value = getattr(point, name)
-            if not isinstance(value, kind | None):
-                raise ValueError(f"step {point.step}: {name}={value!r} is no {kind.__name__}")
+            if value is not None and (not isinstance(value, kind) or value is True or value is False):
+                raise ValueError(f"step {point.step}: {name}={value!r} is no {text}")
 
 
 def _check_curve(curve: Curve) -> None:

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from analysis.better_schedule import with_better_schedule
 from analysis.comparable import not_comparable, outside_law, with_caveats
-from analysis.law import law_across_sizes
+from analysis.enough import SHARE, ImagesAnswer, SizeGain, images_enough
+from analysis.horizons import compare, without_branches
+from analysis.law import LEVELS, Observation, Place, law_record
 from analysis.load import Cell, Study
 from analysis.run import Run
 from analysis.schedule import fresh_schedule
 from analysis.training_loss import describe_training_loss
 from conf.errors import WorkError
-from curves.answer import LEAST_PASSED_PROBABILITY, Answer, answer
+from curves.answer import LEAST_GAIN_PROBABILITY, LEAST_PASSED_PROBABILITY, Answer, answer
+from curves.calibration import shipped_calibration
 from curves.panel import paired_difference
-from curves.pooling import pool
+from curves.pooling import PooledPosterior, pool
 from curves.posterior import FEWEST_POINTS, CurvePosterior, fit
 from curves.recommendation import FILE_NAME, CellAnswer, Recommendation, write_recommendation
 
+KOHYA_EPOCHS = 10  # that users of sd-scripts let a run have
+SMOOTHING_DRAWS = 200
 UNKNOWN = "unknown"  # a level that another tool's log does not say
 
 
@@ -53,7 +60,7 @@ class CellResult:
     answer: CellAnswer
     runs: tuple[FittedRun, ...]
     best: tuple[FittedRun, ...]  # replicates at the best hyperparameters
-    best_step_lr_sum: float | None = None  # intrinsic time at the minimum's median
+    pooled: PooledPosterior | None = None  # of a fresh run at the best hyperparameters
 
     @property
     def shown(self) -> FittedRun | None:
@@ -68,18 +75,68 @@ class Analysis:
     study: Study
     cells: tuple[CellResult, ...]
     recommendation: Recommendation
+    enough: tuple[ImagesAnswer, ...] = ()  # how many images are enough
 
 
-def analyse(study: Study, price: float | None = None) -> Analysis:
-    """Fit every run, answer every cell; price: of a whole horizon of training, in gain."""
-    cells = tuple(answer_cell(cell, price) for cell in study.cells)
+def analyse(study: Study, price: float | None = None, share: float = SHARE) -> Analysis:
+    """Fit every run, answer every cell.
+
+    price: of a whole horizon of training, in gain. share: images are enough where doubling them buys less of the gain.
+    """
+    cells = tuple(_answer_schedules(cell, price) for cell in study.cells)
     reasons = [outside_law(cell.runs) for cell in study.cells]
     found = list(zip(cells, reasons, strict=True))
     left_out = {cell.answer.run or cell.answer.label(): why for cell, why in found if why}
-    inside = [(cell.answer, cell.best_step_lr_sum) for cell, why in found if not why]
-    law = law_across_sizes(inside, left_out)
+    inside = [cell for cell, why in found if not why]
+    law = law_record(observations(inside), left_out)
+    enough = tuple(images_enough(size_gains(inside), share))
+    if law is not None and enough:
+        law["images_enough"] = [item.record() for item in enough]
     recommendation = Recommendation(study=study.name, cells=[cell.answer for cell in cells], law=law)
-    return Analysis(study, cells, recommendation)
+    return Analysis(study, cells, recommendation, enough)
+
+
+def size_gains(cells: Sequence[CellResult]) -> list[SizeGain]:
+    """The gain of each cell whose minimum was passed, for the question how many images are enough."""
+    found = []
+    for cell in cells:
+        row = cell.answer
+        if cell.pooled is None or not shows_minimum(cell.pooled) or row.gain is None or row.images is None:
+            continue
+        levels = {name: getattr(row, name) for name in (*LEVELS, "base_model", "resolution")}
+        errors = np.square([item.best_loss_sd for item in cell.best if np.isfinite(item.best_loss_sd)])
+        error = float(np.sqrt(errors.mean() / len(errors))) if len(errors) else 0.0
+        panels = frozenset[str]().union(*(item.run.panels for item in cell.best))
+        found.append(SizeGain(levels, row.images, row.gain, error, panels))
+    return found
+
+
+def observations(cells: Sequence[CellResult]) -> list[Observation]:
+    """What each cell says of the law: those whose curves show a gain and a minimum that was passed."""
+    found = [(cell, cell.pooled) for cell in cells]
+    return [
+        observation(cell, pooled) for cell, pooled in found if pooled is not None and shows_minimum(pooled)
+    ]
+
+
+def shows_minimum(pooled: PooledPosterior) -> bool:
+    """Whether the curves are U's with a gain and the minimum was passed, be its interval narrow or wide."""
+    return (
+        not pooled.misfit.flag
+        and pooled.probability_of_gain >= LEAST_GAIN_PROBABILITY
+        and pooled.probability_passed() >= LEAST_PASSED_PROBABILITY
+    )
+
+
+def observation(cell: CellResult, pooled: PooledPosterior) -> Observation:
+    """Where a cell lies, and what its pooled curves say of its typical run's minimum."""
+    facts, answer = cell.runs[0].run.facts.cell, cell.answer
+    levels = {name: str(getattr(answer, name)) for name in (*LEVELS, "base_model")}
+    run = longest(cell.best)
+    batch = int(run.facts.hyperparameters.get("batch") or 1)
+    place = Place(int(facts["images"]), int(facts["resolution"]), batch, run.time_rate, levels)
+    mean, variance = pooled.log_time()
+    return Observation(place, mean, variance)
 
 
 def write_analysis(analysis: Analysis) -> None:
@@ -114,13 +171,18 @@ def fit_run(run: Run) -> FittedRun:
     posterior = fit(curve, horizon_lr_sum=run.facts.horizon_lr_sum)
     if posterior.probability_of_gain < 0.5:
         return FittedRun(run, posterior, start, start, np.nan)
-    latent, _ = posterior.draws(curve.lr_sum, 400)
+    latent, _ = posterior.draws(curve.lr_sum, SMOOTHING_DRAWS)
     at = int(np.argmin(latent.mean(axis=0)))
     return FittedRun(run, posterior, start, float(latent[:, at].mean()), float(latent[:, at].std()))
 
 
-def answer_cell(cell: Cell, price: float | None = None) -> CellResult:
-    """One row: refused where the runs cannot be compared, otherwise what the pooled curves say."""
+def answer_cell(
+    cell: Cell, price: float | None = None, fit_one: Callable[[Run], FittedRun] = fit_run
+) -> CellResult:
+    """One row: refused where the runs cannot be compared, otherwise what the pooled curves say.
+
+    fit_one: fits a run, or remembers how it was fitted.
+    """
     found_runs = len(cell.runs)
     reason = not_comparable(cell.runs)
     if reason is not None:
@@ -128,22 +190,36 @@ def answer_cell(cell: Cell, price: float | None = None) -> CellResult:
         return CellResult(
             _row(cell, "refused", reason, evidence=_evidence(unfitted, found_runs)), unfitted, ()
         )
-    runs = tuple(fit_run(run) for run in cell.runs)
+    runs = tuple(fit_one(run) for run in cell.runs)
     fitted = [item for item in runs if item.posterior is not None]
     if not fitted:
         reason = _without_evaluations(cell.runs)
         return CellResult(_row(cell, "refused", reason, evidence=_evidence(runs, found_runs)), runs, ())
     best = best_replicates(fitted)
-    pooled = _comparable(fitted, best[0])
-    found = _pooled_answer(pooled, best, price)
+    comparable = _comparable(fitted, best[0])
+    pooled = _pool(comparable, best)
+    found = answer(pooled, fresh_schedule(longest(best)), price=price, stretch=shipped_calibration().stretch)
     found = with_caveats(found, [item.run for item in best])
-    numbers = _numbers(cell, best, found, price)
-    row = _row(cell, found.status, found.reason, **numbers, evidence=_evidence(pooled, found_runs))
-    return CellResult(row, runs, tuple(best), _lr_sum_at_minimum(best, found))
+    numbers = _numbers(cell, best, found, price) | {"runner_up": runner_up(fitted, best)}
+    row = _row(cell, found.status, found.reason, **numbers, evidence=_evidence(comparable, found_runs))
+    return CellResult(row, runs, tuple(best), pooled)
+
+
+def _answer_schedules(cell: Cell, price: float | None) -> CellResult:
+    """One row, of the better schedule where runs of the cell were cooled down at several budgets."""
+    result, found = answer_cell(without_branches(cell), price), compare(cell, price)
+    if found is None:
+        return result
+    return replace(result, answer=with_better_schedule(result.answer, found, price))
 
 
 def best_replicates(fitted: Sequence[FittedRun]) -> list[FittedRun]:
     """The runs of the hyperparameters with the lowest held-out loss, smoothed, averaged over seeds."""
+    return _by_loss(fitted)[0]
+
+
+def _by_loss(fitted: Sequence[FittedRun]) -> list[list[FittedRun]]:
+    """Runs by their hyperparameters, those with the lowest held-out loss first."""
     groups: dict[str, list[FittedRun]] = {}
     for item in fitted:
         groups.setdefault(_key(item.run.facts.hyperparameters), []).append(item)
@@ -154,7 +230,50 @@ def best_replicates(fitted: Sequence[FittedRun]) -> list[FittedRun]:
         )  # decides where nothing improves the base
         return float(np.mean([item.best_loss for item in group])), float(mean)
 
-    return min(groups.values(), key=loss)
+    return sorted(groups.values(), key=loss)
+
+
+def runner_up(fitted: Sequence[FittedRun], best: Sequence[FittedRun]) -> dict[str, Any] | None:
+    """The second-best hyperparameters, and whether they can be told from the best; None where there are none.
+
+    `worse_by` and its `error` are in gain. The error is of the fits and, where both measured the same images, of the
+    paired difference over images; that between seeds is in it as far as there are replicates.
+    """
+    groups, gain = _by_loss(fitted), float(np.mean([item.start_loss - item.best_loss for item in best]))
+    if len(groups) < 2 or not gain > 0:
+        return None
+    second = groups[1]
+    losses = [np.array([item.best_loss for item in group]) for group in (best, second)]
+    variance = sum(_group_variance(group) for group in (best, second))
+    rows = [_best_images(group) for group in (best, second)]
+    if rows[0] is not None and rows[1] is not None and rows[0].shape == rows[1].shape:
+        variance += paired_difference(rows[1], rows[0])[1] ** 2
+    worse, error = float(losses[1].mean() - losses[0].mean()), float(np.sqrt(variance))
+    own, other = (group[0].run.facts.hyperparameters for group in (best, second))
+    return {
+        "hyperparameters": {
+            name: other.get(name) for name in {**own, **other} if own.get(name) != other.get(name)
+        },
+        "worse_by": round(worse / gain, 4),
+        "error": round(error / gain, 4),
+        "told_apart": worse > 2 * error,
+    }
+
+
+def _group_variance(group: Sequence[FittedRun]) -> float:
+    """Of the mean of the best losses of replicates: of their fits, and between them where there are several."""
+    fits = np.nan_to_num([item.best_loss_sd for item in group])
+    between = float(np.var([item.best_loss for item in group], ddof=1)) if len(group) > 1 else 0.0
+    return float(max(np.mean(np.square(fits)), between) / len(group))
+
+
+def _best_images(group: Sequence[FittedRun]) -> NDArray[np.float64] | None:
+    """Loss of each held-out image at the lowest evaluation, mean over replicates."""
+    curves = [item.run.curve() for item in group]
+    rows = [curve.image_loss[int(np.argmin(curve.loss))] for curve in curves if curve.image_loss is not None]
+    return (
+        np.mean(rows, axis=0) if len(rows) == len(curves) and len({len(row) for row in rows}) == 1 else None
+    )
 
 
 def _comparable(fitted: Sequence[FittedRun], best: FittedRun) -> list[FittedRun]:
@@ -163,12 +282,15 @@ def _comparable(fitted: Sequence[FittedRun], best: FittedRun) -> list[FittedRun]
     return [item for item in fitted if _key({**item.run.facts.hyperparameters, "lr": None}) == wanted]
 
 
-def _pooled_answer(pooled: Sequence[FittedRun], best: Sequence[FittedRun], price: float | None) -> Answer:
-    """The budget of a fresh run at the best hyperparameters, on the longest of their horizons."""
-    posteriors = [item.posterior for item in pooled if item.posterior is not None]
-    rates = [item.run.time_rate for item in pooled]
-    longest = max((item.run for item in best), key=lambda run: run.facts.horizon)
-    return answer(pool(posteriors, rates, longest.time_rate), fresh_schedule(longest), price=price)
+def _pool(comparable: Sequence[FittedRun], best: Sequence[FittedRun]) -> PooledPosterior:
+    """Of a fresh run at the best hyperparameters."""
+    posteriors = [item.posterior for item in comparable if item.posterior is not None]
+    return pool(posteriors, [item.run.time_rate for item in comparable], longest(best).time_rate)
+
+
+def longest(best: Sequence[FittedRun]) -> Run:
+    """The run whose schedule a fresh one follows: that with the longest horizon."""
+    return max((item.run for item in best), key=lambda run: run.facts.horizon)
 
 
 def _numbers(cell: Cell, best: Sequence[FittedRun], found: Answer, price: float | None) -> dict[str, Any]:
@@ -179,6 +301,7 @@ def _numbers(cell: Cell, best: Sequence[FittedRun], found: Answer, price: float 
     numbers: dict[str, Any] = {
         "hyperparameters": dict(shown.run.facts.hyperparameters),
         "lower_bound": found.lower_bound,
+        "expected_minimum": None if found.expected_minimum is None else asdict(found.expected_minimum),
         "best_step_observed": None if observed is None else observed.step,
         "gain": gain,
         "gain_se": gain_se,
@@ -196,17 +319,26 @@ def _numbers(cell: Cell, best: Sequence[FittedRun], found: Answer, price: float 
     if batch is None and not shown.run.imported:
         batch = 1
     seen = None if batch is None else found.recommended_steps * int(batch)
-    minimum = {"low": found.minimum.low, "median": found.minimum.median, "high": found.minimum.high}
     return numbers | {
         "recommended_steps": found.recommended_steps,
         "recommended_steps_best_kept": found.recommended_steps_best_kept,
         "priced": None if price is None else {"price": price, "steps": found.priced_steps},
-        "minimum": {**minimum, "level": found.minimum.level},
+        "minimum": asdict(found.minimum),
         "window": {"low": found.window.low, "high": found.window.high},
         "window_open": found.window.open,
         "images_seen": seen,
         "epochs": None if seen is None or images is None else round(seen / int(images), 2),
+        "kohya": kohya(found.recommended_steps, images, None if batch is None else int(batch)),
     }
+
+
+def kohya(steps: int | None, images: int | None, batch: int | None) -> dict[str, int] | None:
+    """Repeats and epochs of sd-scripts that make so many updates, about KOHYA_EPOCHS epochs; None where unknown."""
+    if steps is None or images is None or batch is None:
+        return None
+    passes = steps * batch / images
+    repeats = max(1, round(passes / KOHYA_EPOCHS))
+    return {"repeats": repeats, "epochs": max(1, round(passes / repeats))}
 
 
 def _gain(best: Sequence[FittedRun]) -> tuple[float, float | None]:
@@ -233,13 +365,6 @@ def _image_error(run: Run) -> float:
         return float("nan")
     best = 1 + int(np.argmin(curve.loss[1:]))
     return paired_difference(curve.image_loss[best], curve.image_loss[0])[1]
-
-
-def _lr_sum_at_minimum(best: Sequence[FittedRun], found: Answer) -> float | None:
-    if found.minimum is None:
-        return None
-    longest = max((item.run for item in best), key=lambda run: run.facts.horizon)
-    return float(fresh_schedule(longest).lr_sum[found.minimum.median])
 
 
 def _without_evaluations(runs: Sequence[Run]) -> str:

@@ -1,127 +1,149 @@
-"""The stop rules fed with recorded curves: what each would have cost (method.md section 7)."""
+"""`python -m analysis replay` and `tune`: the exam of stop rules on recorded curves (docs/stopping.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from analysis.exam.calibrate import calibrate
+from analysis.exam.curve_scores import Summary, summarize
+from analysis.exam.examine import Examined, differences, examine
+from analysis.exam.figure import draw
+from analysis.exam.intervals import levels
+from analysis.exam.outcomes import PRICES, UNITS, examined_runs, image_sets
+from analysis.exam.policies import Memory, policies
+from analysis.exam.tables import SHOWN_PRICE, cost_table, difference_table, own_minimum_table, score_table
+from analysis.exam.tuning import Sets
 from analysis.load import Study
 from analysis.run import Run
 from analysis.table import Table, print_table
-from analysis.verify import RULE_OF_THUMB
-from conf.errors import RequestError
-from curves.stopping.registry import RULES, make_rule
+from curves.run_folder import write_json
+from curves.stopping.calibration import write_calibrations
 
-PRICES = (0.05, 0.1, 0.2, 0.4)
-FINISHED = ("complete", "stopped")
-SHARES = (0.25, 0.5)  # of the horizon, for the rules that look at nothing
+FILE = "replay.json"
 
 
 @dataclass(frozen=True)
-class Replayed:
-    """One rule on one run: regret of the kept checkpoint in gain, and the share of the recorded steps."""
+class Replay:
+    """Everything that the exam found."""
 
-    regret: float
-    share: float
+    runs: list[Run]
+    sets: Sets
+    examined: list[Examined]
+    summaries: list[Summary]
+
+    @property
+    def tuned(self) -> bool:
+        """Whether there was another image set to tune on."""
+        return len(np.unique(self.sets)) > 1
 
 
-Policy = Callable[[Run], Replayed | None]
-
-
-def replay(study: Study) -> dict[str, list[Replayed]]:
+def replay(study: Study, level: str = "dataset") -> Replay:
     """Every policy on every finished run that shows a gain over the untouched base.
 
+    Args:
+        level: of the cell, that tells image sets apart.
+
     Raises:
-        RequestError: there is no such run.
+        RequestError: there is no such run, or no such level.
     """
-    runs = [run for run in study.runs if run.outcome in FINISHED and run.has_base and _gain(run) > 0]
-    if not runs:
-        without = "" if any(run.has_base for run in study.runs) else ": none was measured at step 0"
-        raise RequestError(f"{study.root}: no finished run has a gain to measure regret in{without}")
-    policies: dict[str, Policy] = {name: _rule_policy(name) for name in RULES}
-    policies |= {f"{share:.0%} of the horizon": _share_policy(share) for share in SHARES}
-    policies[f"{RULE_OF_THUMB} steps per image / batch"] = _thumb_policy
-    results = {name: [policy(run) for run in runs] for name, policy in policies.items()}
-    kept = {name: [item for item in items if item is not None] for name, items in results.items()}
-    return {name: items for name, items in kept.items() if items}
+    runs = examined_runs(study)
+    sets = image_sets(runs, level)
+    return Replay(runs, sets, examine(runs, sets, policies(Memory())), summarize(runs, sets))
 
 
-def _gain(run: Run) -> float:
-    loss = run.curve().loss
-    return float(loss[0] - loss.min()) if len(loss) > 1 else 0.0
+def record(found: Replay) -> dict[str, Any]:
+    """All figures as plain values."""
+    return {
+        "schema": 1,
+        "runs": [run.name for run in found.runs],
+        "image_sets": {name: int((found.sets == name).sum()) for name in map(str, np.unique(found.sets))},
+        "prices": PRICES,
+        "policies": [_policy_record(item) for item in found.examined],
+        "differences": {
+            unit: {
+                name: [asdict(item) for item in items]
+                for name, items in differences(found.examined, unit).items()
+            }
+            for unit in UNITS
+        },
+        "curve_posterior": [asdict(item) for item in found.summaries],
+    }
 
 
-def _rule_policy(name: str) -> Policy:
-    def policy(run: Run) -> Replayed:
-        rule = make_rule(name, horizon_steps=run.facts.horizon, horizon_lr_sum=run.facts.horizon_lr_sum)
-        kept, last = run.points[0].step, run.points[-1].step
-        for point in run.points:
-            decision = rule.update(point)
-            kept = kept if decision.keep_step is None else decision.keep_step
-            if decision.stop:
-                last = point.step
-                break
-        return Replayed(_regret(run, kept), last / run.points[-1].step)
-
-    return policy
-
-
-def _share_policy(share: float) -> Policy:
-    return lambda run: _stopped_at(run, share * run.facts.horizon)
+def _policy_record(item: Examined) -> dict[str, Any]:
+    return {
+        "name": item.policy.name,
+        "remark": item.policy.remark,
+        "cost": {unit: [item.mean_cost(price, unit) for price in PRICES] for unit in UNITS},
+        "chosen": {
+            unit: [[dict(one) for one in item.chosen(price, unit)] for price in PRICES] for unit in UNITS
+        },
+        "figures": [
+            dict(zip(("regret", "regret_90", "share"), item.figures(price), strict=True)) for price in PRICES
+        ],
+    }
 
 
-def _thumb_policy(run: Run) -> Replayed | None:
-    if run.facts.images is None:  # of another tool's log
-        return None
-    return _stopped_at(
-        run, RULE_OF_THUMB * run.facts.images / int(run.facts.hyperparameters.get("batch") or 1)
+def print_replay(study: Study, level: str = "dataset") -> None:
+    """Run the exam, print its tables with what their columns mean, and write the figure and the figures."""
+    found = replay(study, level)
+    folder = study.root / "analysis"
+    print_table(cost_table(found.examined))
+    print(f"\n{_explanation(found, level)}")
+    if found.tuned:
+        print("\nThe posterior rule's J minus the others', in hundredths of gain (95 % bootstrap interval over"
+              f" {levels(found.sets)}; *: excludes 0):\n")  # fmt: skip
+        print_table(difference_table(found.examined))
+    print(
+        "\nJ with the steps in units of the run's own minimum, which does not depend on how long it was recorded:\n"
+    )
+    print_table(own_minimum_table(found.examined))
+    if found.summaries:
+        print("\nThe curve posterior, fitted to a part of each curve:\n")
+        print_table(score_table(found.summaries))
+    write_json(folder / FILE, record(found))
+    print(f"\nfigure: {draw(found.examined, folder / 'figures')}\nall figures: {folder / FILE}")
+
+
+def _explanation(found: Replay, level: str) -> str:
+    names = np.unique(found.sets)
+    tuned = (
+        f"Parameters are tuned for each price on the other image sets ({level}: {', '.join(names)})."
+        if found.tuned
+        else f"One image set ({level}: {names[0]}): nothing can be tuned, all rules have their default parameters."
+    )
+    starred = next(item.policy.remark for item in found.examined if item.policy.name.endswith("*"))
+    return (
+        f"{len(found.runs)} finished runs. {tuned}\n"
+        f"regret: of the kept checkpoint, in gain, over the lowest recorded loss; steps: share of the horizon; both at\n"
+        f"a price of {SHOWN_PRICE:g}. J: regret + price x share of steps. Means over image sets of means over runs.\n"
+        f"*: {starred}. A run that was itself stopped early hides what came after."
     )
 
 
-def _stopped_at(run: Run, steps: float) -> Replayed:
-    """Train so many steps without looking and keep the last checkpoint, taken at the nearest evaluation."""
-    end = run.points[-1].step
-    nearest = min(run.points, key=lambda point: abs(point.step - min(steps, end)))
-    return Replayed(_regret(run, nearest.step), nearest.step / end)
-
-
-def _regret(run: Run, step: int) -> float:
-    """(recorded loss at the step - lowest recorded loss) / gain."""
-    curve = run.curve()
-    at = float(curve.loss[curve.steps == step][0])
-    return (at - float(curve.loss.min())) / _gain(run)
-
-
-def replay_table(results: dict[str, list[Replayed]]) -> Table:
-    """Mean regret, 90th percentile, share of steps, and J = regret + price x share at each price."""
-    titles = ["rule", "regret %", "90th %", "steps %", *(f"J({price:g})" for price in PRICES)]
-    rows = []
-    for name, items in results.items():
-        regret = np.array([item.regret for item in items])
-        share = np.array([item.share for item in items])
-        costs = [f"{np.mean(regret + price * share):.3f}" for price in PRICES]
-        rows.append(
-            [
-                name,
-                f"{100 * regret.mean():.1f}",
-                f"{100 * np.quantile(regret, 0.9):.1f}",
-                f"{100 * share.mean():.0f}",
-                *costs,
-            ]
-        )
-    return Table(titles, rows, frozenset({"rule"}))
-
-
-def print_replay(study: Study) -> None:
-    """Print the table with what its columns mean."""
-    results = replay(study)
-    print_table(replay_table(results))
-    count = len(next(iter(results.values())))
+def print_tuning(study: Study, level: str, rule: str, prices: Sequence[float], to: Path) -> None:
+    """Tune a rule on all runs, write the calibration and say what it holds."""
+    runs = examined_runs(study)
+    sets = image_sets(runs, level)
+    found = calibrate(runs, sets, rule, prices)
+    write_calibrations(to, found)
+    titles = ["price", "rule", "parameters", "J"]
+    rows = [
+        [
+            f"{item.price:g}",
+            item.rule,
+            ", ".join(f"{name}={value:g}" for name, value in item.parameters.items() if value is not None),
+            f"{item.tuned_on['mean_cost']:.3f}",
+        ]
+        for item in found
+    ]
+    print_table(Table(titles, rows, frozenset({"rule", "parameters"})))
     print(
-        f"\n{count} finished runs. regret: of the kept checkpoint, in gain, over the lowest recorded loss.\n"
-        "steps: share of the recorded ones. J: regret + price x share of steps.\n"
-        "Stop rules keep the best checkpoint; fixed budgets the last.\n"
-        "A run that was itself stopped early hides what came after."
+        f"\nTuned on {len(runs)} runs of {len(np.unique(sets))} image sets: J is of these runs, a new set's is higher.\n"
+        f"next: python train.py stopping=calibrated stopping.parameters.path={to}"
     )

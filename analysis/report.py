@@ -6,33 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 import datetime
 from pathlib import Path
-import shlex
 from typing import Any
 
 from analysis import words
-from analysis.draw import draw_cell, draw_sizes
+from analysis.beyond_loss import BeyondLoss, beyond_loss, in_words
+from analysis.draw import draw_cell, draw_sizes, step_limits
+from analysis.draw_beyond_loss import draw_beyond_loss
 from analysis.figures import cell_figure, sizes_groups
-from analysis.recommend import Analysis, CellResult, FittedRun
+from analysis.page import render
+from analysis.recommend import UNKNOWN, Analysis, CellResult, FittedRun
+from analysis.reproduce import commands, environment, study_record
 from analysis.samples import Strip, sample_strip
+from analysis.tables import write_tables
 from conf.errors import WorkError
-from conf.quoting import override
 from curves.recommendation import CellAnswer
 from curves.run_folder import write_atomically
 from curves.spent import read_account
 
-TEMPLATES = Path(__file__).parent / "templates"
-CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
-ALWAYS_NAMED = (
-    "dataset_size",
-    "method",
-    "base_model",
-)  # groups that a command names even where they are the default
-GROUPS = (*ALWAYS_NAMED, "dataset", "resolution", "captions")
-# Overrides that budget=recommended decides itself, and those that only say where a run lies.
-DECIDED = ("method.rank", "method.alpha", "method.dropout", "method.targets", "captions.dropout")
-FOLD = "dataset.fold"  # and dataset.folds: of one run of a study, never of its answer
-PLACES = ("run_dir=", "runs_dir=", "study=")
-SHOWN_VERSIONS = ("torch", "diffusers", "transformers", "peft", "accelerate", "optuna", "hydra-core", "numpy")
+# What stands for the report where it is handed on as a whole.
+SENT_FILES = ("report.html", "report.md", "report.pdf", "recommendation.json", "figures", "tables")
+BEYOND = "-beyond-loss"  # behind a cell's name: its second figure
 MOST_SENTENCES = 6  # cells whose answer is told one by one
 FIELDS = (  # of the table: key in recommendation.json, title, text of the value
     ("recommended_steps", "train", lambda cell: words.steps_or_status(cell)),
@@ -54,6 +47,9 @@ class CellSection:
     reason: str
     svg: str | None  # None where no run has an evaluation
     band: bool  # whether a posterior is drawn
+    reference: str  # what losses are compared with: base model, or first evaluation
+    beyond: BeyondLoss | None
+    beyond_svg: str | None
     strip: Strip | None
 
 
@@ -75,26 +71,35 @@ class RunRow:
 
 
 def write_report(analysis: Analysis) -> Path:
-    """Write report.html, report.md and figures/ beside recommendation.json; returns the page's path.
+    """Write report.html, report.md, figures/ and tables/ beside recommendation.json; returns the page's path.
 
     Raises:
         WorkError: the folder cannot be written.
     """
     folder = analysis.study.root / "analysis"
     try:
+        _clear(folder)
         context = report_context(analysis, folder / "figures")
         for name in ("report.html", "report.md"):
-            write_atomically(folder / name, _render(f"{name}.j2", context))
+            write_atomically(folder / name, render(f"{name}.j2", context))
+        write_tables(analysis, folder / "tables")
     except OSError as error:
         raise WorkError(f"{folder}: the report cannot be written: {error}") from error
     return folder / "report.html"
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier report left and this one may not write: a PDF, figures of cells that are no more."""
+    old = [folder / "report.pdf", *(folder / "figures").glob("*.svg"), *(folder / "figures").glob("*.png")]
+    for path in old:
+        path.unlink(missing_ok=True)
 
 
 def report_context(analysis: Analysis, figures: Path) -> dict[str, Any]:
     """Everything the templates show."""
     cells = analysis.recommendation.cells
     groups = sizes_groups(cells)
-    record = _study_record(analysis)
+    record = study_record(analysis.study.root)
     return {
         "study": analysis.study.name,
         "subtitle": subtitle(analysis, record),
@@ -112,22 +117,23 @@ def report_context(analysis: Analysis, figures: Path) -> dict[str, Any]:
         "commands": commands(analysis, record),
         "facts": environment(record),
         "account": read_account(analysis.study.root),
+        "beyond_in_words": in_words,
         "words": words,
     }
 
 
 def asked(analysis: Analysis) -> str:
-    """The question, as the cells pose it."""
+    """The question, as the cells pose it; what no cell knows, of another tool's logs, is left out."""
     cells = analysis.recommendation.cells
     sizes = _numbers([cell.images for cell in cells], "and")
-    methods = _listed(sorted({cell.method for cell in cells}), "or")
-    bases = _listed(sorted({cell.base_model for cell in cells}), "or")
-    pixels = _numbers([cell.resolution for cell in cells], "or")
-    noun = "image" if sizes == "1" else "images"
-    return (
-        f"Asked: how many steps to train {bases} at {pixels} px on {sizes} {noun} with {methods}, "
-        f"at which learning rate, and when to stop."
+    parts = (
+        ("", _listed(sorted({cell.base_model for cell in cells}), "or"), ""),
+        ("at ", _numbers([cell.resolution for cell in cells], "or"), " px"),
+        ("on ", sizes, " image" if sizes == "1" else " images"),
+        ("with ", _listed(sorted({cell.method for cell in cells}), "or"), ""),
     )
+    told = [f"{before}{value}{after}" for before, value, after in parts if value != UNKNOWN]
+    return f"Asked: how many steps to {' '.join(['train', *told])}, at which learning rate, and when to stop."
 
 
 def answered(cells: Sequence[CellAnswer]) -> str:
@@ -148,8 +154,8 @@ def answered(cells: Sequence[CellAnswer]) -> str:
 
 
 def _train(cell: CellAnswer) -> str:
-    steps, lr = words.count(cell.recommended_steps), words.learning_rate(cell)
-    return f"train {steps} steps (window {words.window(cell)}) at lr {lr}"
+    told = f"train {words.count(cell.recommended_steps)} steps (window {words.window(cell)})"
+    return told if words.learning_rate(cell) == words.NONE else f"{told} at lr {words.learning_rate(cell)}"
 
 
 def _without(without: Sequence[CellAnswer], cells: Sequence[CellAnswer]) -> str:
@@ -195,83 +201,24 @@ def law_sentences(law: dict[str, Any] | None) -> list[str]:
     return sentences + [f"{line[0].upper()}{line[1:]}." for line in words.outside_law(law)]
 
 
-def commands(analysis: Analysis, record: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """What reproduces the study, its runs and its answer: (title, command lines)."""
-    study = _path(analysis)
-    groups: list[tuple[str, list[str]]] = []
-    overrides = record.get("overrides")
-    if isinstance(overrides, list):
-        groups.append(("The sweep", [shlex.join(["python", "-m", "sweep", "run", *map(str, overrides)])]))
-    groups.append(("The answer and this page", [f"python -m analysis report {shlex.quote(study)}"]))
-    # What another tool trained is not trained again by a command of ours.
-    own = [cell for cell in analysis.cells if not any(item.run.imported for item in cell.runs)]
-    known = [cell for cell in own if cell.answer.recommended_steps is not None]
-    used = [
-        shlex.join(
-            ["python", "train.py", *_levels(cell), "budget=recommended", override("budget.study", study)]
-        )
-        for cell in known
-    ]
-    if used:
-        groups.append(("Training as recommended", used))
-    shown = [cell.shown for cell in analysis.cells if cell.shown is not None]
-    single = [shlex.join(["python", "train.py", *_overrides(item)]) for item in shown if _overrides(item)]
-    if single:
-        groups.append(("The best run of each cell", single))
-    return groups
-
-
-def _levels(cell: CellResult) -> list[str]:
-    """Group choices that lead to the cell: those of the best run, without what the recommendation sets."""
-    if cell.shown is None:
-        return []
-    chosen = [item for item in _overrides(cell.shown) if item.split("=", 1)[0].split(".")[0] in GROUPS]
-    named = {item.split("=", 1)[0] for item in chosen}
-    config = _read_yaml(cell.shown.run.folder.config)
-    defaults = {}
-    for entry in _read_yaml(CONF_DIR / "config.yaml").get("defaults", []):
-        defaults.update(entry if isinstance(entry, dict) else {})
-    own = {name: getattr(cell.answer, name) for name in ALWAYS_NAMED}
-    own |= {name: (config.get(name) or {}).get("name") for name in GROUPS if name not in own}
-    wanted = [name for name in own if name in ALWAYS_NAMED or own[name] not in (None, defaults.get(name))]
-    return [override(name, str(own[name])) for name in wanted if name not in named] + [
-        item for item in chosen if not item.startswith((*DECIDED, FOLD))
-    ]
-
-
-def _overrides(item: FittedRun) -> list[str]:
-    """overrides.yaml without the place of the run folder."""
-    found = _read_yaml(item.run.folder.overrides, list)
-    return [str(text) for text in found if not str(text).startswith(PLACES)]
-
-
-def environment(record: dict[str, Any]) -> list[tuple[str, str]]:
-    """Commit, versions, seeds and machine from study.yaml."""
-    git = record.get("git") or {}
-    commit = str(git.get("commit") or "")[:12]
-    facts = (
-        [("commit", f"{commit}{' with uncommitted changes' if git.get('dirty') else ''}")] if commit else []
-    )
-    if record.get("python"):
-        facts.append(("python", str(record["python"])))
-    for group in ("versions", "hardware", "seeds"):
-        values = record.get(group) or {}
-        if group == "versions":
-            values = {name: values[name] for name in SHOWN_VERSIONS if name in values}
-        shown = [f"{name} {_shown(value)}" for name, value in values.items() if value not in (None, [])]
-        if shown:
-            facts.append((group, ", ".join(shown)))
-    return facts
-
-
 def _section(cell: CellResult, cells: Sequence[CellAnswer], figures: Path) -> CellSection:
     row = cell.answer
     name = words.slug(row, cells)
     figure = cell_figure(cell, cells)
-    svg = draw_cell(figure, figures, name) if figure.lines else None
-    strip = sample_strip(cell.shown.run, row) if cell.shown is not None else None
+    beyond = beyond_loss(cell, cells)
     return CellSection(
-        row, words.cell_name(row, cells), name, words.reason(row), svg, figure.band is not None, strip
+        cell=row,
+        name=words.cell_name(row, cells),
+        slug=name,
+        reason=words.reason(row),
+        svg=draw_cell(figure, figures, name) if figure.lines else None,
+        band=figure.band is not None,
+        reference=figure.reference,
+        beyond=beyond,
+        beyond_svg=draw_beyond_loss(beyond, step_limits(figure), figures, f"{name}{BEYOND}")
+        if beyond
+        else None,
+        strip=sample_strip(cell.shown.run, row) if cell.shown is not None else None,
     )
 
 
@@ -305,58 +252,12 @@ def _note(item: FittedRun) -> str:
     return "; ".join([f"{item.run.folds} folds"] * (item.run.folds > 1) + notes)
 
 
-def _study_record(analysis: Analysis) -> dict[str, Any]:
-    """study.yaml, or nothing."""
-    return dict(_read_yaml(analysis.study.root / "study.yaml"))
-
-
-def _read_yaml(path: Path, kind: type = dict) -> Any:
-    """What the file holds, empty where it is absent, damaged or of another kind."""
-    import yaml
-
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return kind()
-    return found if isinstance(found, kind) else kind()
-
-
-def _path(analysis: Analysis) -> str:
-    """The study as a command names it: relative to where one stands, where that is possible."""
-    root = analysis.study.root.resolve()
-    return str(root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root)
-
-
-def _shown(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
 def _numbers(values: Sequence[int | None], last: str) -> str:
     """The different ones in order, then whether some are unknown."""
     known = sorted({value for value in values if value is not None})
-    return _listed([*known, *(["unknown"] if None in values else [])], last)
+    return _listed([*known, *([UNKNOWN] if None in values else [])], last)
 
 
 def _listed(values: Any, last: str = "and") -> str:
     items = [str(value) for value in values]
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}"
-
-
-def _markdown_cell(value: object) -> str:
-    """A text as one cell of a markdown table."""
-    return " ".join(str(value).split("\n")).replace("\\", "\\\\").replace("|", "\\|")
-
-
-def _render(name: str, context: dict[str, Any]) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    page = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=name.endswith(".html.j2"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    page.filters["cell"] = _markdown_cell
-    return page.get_template(name).render(context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 import math
 from typing import Any
 
@@ -74,6 +75,10 @@ class Run:
 
     def curve(self) -> Curve:
         """The evaluations as arrays; image_loss only where every point has it for the same images."""
+        return self._curve
+
+    @cached_property
+    def _curve(self) -> Curve:
         rows = [point.image_loss for point in self.points]
         whole = bool(rows) and all(rows) and len({len(row) for row in rows if row}) == 1
         return Curve(

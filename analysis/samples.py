@@ -44,21 +44,31 @@ def sample_strip(run: Run, cell: CellAnswer) -> Strip | None:
         (prompt, [_embedded(found[step].get(index)) for step in steps])
         for index, prompt in enumerate(prompts[:MOST_PROMPTS])
     ]
-    window = cell.window
-    inside = [window is not None and window["low"] <= step <= window["high"] for step in steps]
+    inside = [_inside(step, cell) for step in steps]
     return Strip(run.name, steps, _nearest(steps, cell.recommended_steps), inside, rows)
 
 
 def _columns(steps: list[int], cell: CellAnswer) -> list[int]:
-    """At most MOST_COLUMNS steps: first, last, nearest to the recommendation, others spread evenly."""
+    """At most MOST_COLUMNS steps: first, last, nearest to the recommendation, those of the window, then others."""
     if len(steps) <= MOST_COLUMNS:
         return steps
     nearest = _nearest(steps, cell.recommended_steps)
-    spread = [steps[round(i * (len(steps) - 1) / (MOST_COLUMNS - 1))] for i in range(MOST_COLUMNS)]
-    if nearest is not None and nearest not in spread:
-        middle = min(spread[1:-1], key=lambda step: abs(step - nearest))
-        spread[spread.index(middle)] = nearest
-    return sorted(spread)
+    kept = {steps[0], steps[-1], *([] if nearest is None else [nearest])}
+    for wanted in ([step for step in steps if _inside(step, cell)], steps):
+        left = [step for step in wanted if step not in kept]
+        kept |= set(_spread(left, MOST_COLUMNS - len(kept)))
+    return sorted(kept)
+
+
+def _spread(values: list[int], count: int) -> list[int]:
+    """At most that many of the values, evenly over their order, the ends among them."""
+    if len(values) <= count:
+        return values
+    return [values[round(index * (len(values) - 1) / max(count - 1, 1))] for index in range(count)]
+
+
+def _inside(step: int, cell: CellAnswer) -> bool:
+    return cell.window is not None and cell.window["low"] <= step <= cell.window["high"]
 
 
 def _nearest(steps: list[int], recommended: int | None) -> int | None:

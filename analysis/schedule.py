@@ -35,6 +35,20 @@ def fresh_schedule(run: Run) -> Schedule:
     return Schedule.interpolated(curve.steps.astype(float), curve.lr_sum, horizon)
 
 
+def schedule_over(run: Run, horizon: int, lr: float) -> Schedule:
+    """The schedule of a fresh run like a recorded one, over another horizon and with another peak.
+
+    By the formula of its schedule where it is known, else constant.
+    """
+    values = run.facts.hyperparameters
+    name = str(values.get("schedule", "constant"))
+    warmup, share = int(values.get("warmup_steps") or 0), float(values.get("decay_share") or 1.0)
+    rates = _rates(name, lr, warmup, horizon, share)
+    if rates is None:
+        rates = np.full(horizon, lr)
+    return Schedule(np.concatenate([[0.0], np.cumsum(rates)]))
+
+
 def _rates(schedule: str, lr: float, warmup: int, horizon: int, decay_share: float) -> Array | None:
     """Learning rate of every update, (horizon,); None for a schedule that is not known here."""
     step = np.arange(horizon, dtype=float)

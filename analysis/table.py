@@ -86,10 +86,21 @@ def explanations(analysis: Analysis) -> list[str]:
     lines = [
         f"{words.cell_name(cell, cells)}: gain {words.gain(cell)}, {words.runs(cell)}; {words.reason(cell)}"
         + (f". {words.priced(cell)}" if cell.priced else "")
+        + (f". {text[0].upper()}{text[1:]}" if (text := words.runner_up(cell)) else "")
+        + (f"; {_from_law(cell)}" if cell.source == "law" and cell.status == "ok" else "")
         for cell in cells
     ]
+    lines += [words.images_enough(found, len(analysis.enough) > 1) for found in analysis.enough]
     lines += words.outside_law(analysis.recommendation.law)
     return lines + [f"left out {name}: {reason}" for name, reason in analysis.study.damaged]
+
+
+def _from_law(cell: CellAnswer) -> str:
+    """What the table has no column for: of a cell without runs nobody sees it elsewhere."""
+    kept = f"where the best checkpoint is kept: {cell.recommended_steps_best_kept} steps"
+    return "; ".join(
+        text for text in (kept if cell.recommended_steps_best_kept else "", words.kohya(cell.kohya)) if text
+    )
 
 
 def print_recommendation(analysis: Analysis) -> None:
@@ -100,14 +111,14 @@ def print_recommendation(analysis: Analysis) -> None:
     if any(cell.window_open for cell in analysis.recommendation.cells):
         legend += " +: up to the end of the horizon, and maybe beyond."
     parts = [
-        *_wrapped([headline(analysis)], width),
+        *wrapped([headline(analysis)], width),
         "",
         format_table(table, width),
         "",
-        *_wrapped([legend], width),
+        *wrapped([legend], width),
         "",
     ]
-    text = "\n".join([*parts, *_wrapped(explanations(analysis), width)])
+    text = "\n".join([*parts, *wrapped(explanations(analysis), width)])
     if sys.stdout.isatty():
         _print_in_colour(text, analysis.recommendation.cells)
     else:
@@ -120,7 +131,8 @@ def print_table(table: Table) -> None:
     print(format_table(table, width))
 
 
-def _wrapped(lines: list[str], width: int) -> list[str]:
+def wrapped(lines: list[str], width: int) -> list[str]:
+    """Lines broken at a width; what follows a break is set in."""
     return [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent="  ")]
 
 

@@ -82,8 +82,12 @@ class Verification:
 
 def truth_of(run: Run) -> Truth | None:
     """The smoothed curve of a fresh run; None where there is nothing to smooth, no gain, or none known."""
-    fitted = fit_run(run)
-    posterior = fitted.posterior
+    return truth_of_fitted(fit_run(run))
+
+
+def truth_of_fitted(fitted: FittedRun) -> Truth | None:
+    """As `truth_of`, of a run that is fitted already."""
+    run, posterior = fitted.run, fitted.posterior
     if posterior is None or posterior.probability_of_gain < 0.5 or run.best is None or not run.has_base:
         return None
     curve = run.curve()
@@ -182,7 +186,7 @@ def _summary(checks: list[Check], truths: list[Truth], unmatched: list[str]) -> 
         if pair[0].regret is not None and math.isfinite(pair[0].regret)
     ]
     compared = [check for check, _ in pairs]
-    constant_steps, constant_regret = _best_constant([truth for _, truth in pairs])
+    constant_steps, constant_regret = best_constant([truth for _, truth in pairs])
     return Verification(
         checks=tuple(checks),
         compared=len(compared),
@@ -196,7 +200,7 @@ def _summary(checks: list[Check], truths: list[Truth], unmatched: list[str]) -> 
     )
 
 
-def _best_constant(truths: list[Truth]) -> tuple[int | None, float]:
+def best_constant(truths: list[Truth]) -> tuple[int | None, float]:
     """The one number of steps with the lowest mean regret, and that."""
     if not truths:
         return None, float("nan")

@@ -7,6 +7,7 @@ import hashlib
 import math
 from typing import Any
 
+from analysis.enough import ImagesAnswer
 from curves.recommendation import CellAnswer
 
 STATUS_WORDS = {"ok": "ok", "not_reached": "not reached", "no_gain": "no gain", "refused": "refused"}
@@ -86,6 +87,15 @@ def epochs(cell: CellAnswer) -> str:
     return NONE if cell.epochs is None else number(cell.epochs)
 
 
+def duration(seconds: float | None) -> str:
+    """40 s, 12 min, 3.5 h."""
+    if seconds is None:
+        return NONE
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{number(seconds / 3600)} h"
+
+
 def steps_or_status(cell: CellAnswer) -> str:
     """The recommended steps, or why there are none in one word."""
     return count(cell.recommended_steps) if cell.status == "ok" else STATUS_WORDS[cell.status]
@@ -107,6 +117,52 @@ def outside_law(law: Mapping[str, Any] | None) -> list[str]:
         + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
         for why, names in reasons.items()
     ]
+
+
+def images_enough(found: ImagesAnswer, several: bool) -> str:
+    """How many images are enough, in one or two sentences; `several`: where there are other groups to be told from."""
+    group = f"{found.method}, {found.resolution} px, {found.base_model}: " if several else ""
+    share = f"{100 * found.share:g} % of the gain"
+    if found.status == "refused":
+        text = f"how many images are enough cannot be said: {found.reason}"
+    elif found.status == "not_reached":
+        text = f"{found.reason}: doubling buys more than {share}"
+    elif found.enough is not None and found.enough["high"] <= found.images[0]:
+        text = f"{found.reason}: doubling buys less than {share}"
+    else:
+        text = f"{_sizes(found.enough)} images are enough: doubling them buys less than {share}"
+    if found.doubling is not None:
+        low, median, high = (f"{100 * found.doubling[name]:.0f}" for name in ("low", "median", "high"))
+        text += f". Doubling {found.images[-1]} would buy {median} % ({low}–{high})"
+    return f"images: {group}{text}."
+
+
+def _sizes(enough: Mapping[str, float] | None) -> str:
+    low, median, high = (f"{max(1, round((enough or {})[name]))}" for name in ("low", "median", "high"))
+    return f"{median} ({low}–{high})"
+
+
+def runner_up(cell: CellAnswer) -> str:
+    """The second-best hyperparameters and whether they are told from the best; empty where there are none."""
+    if cell.runner_up is None or cell.status == "no_gain":
+        return ""
+    values = ", ".join(
+        f"{name} {rate(value) if isinstance(value, float) else value}"
+        for name, value in cell.runner_up["hyperparameters"].items()
+    )
+    worse, error = (f"{100 * cell.runner_up[name]:.1f}" for name in ("worse_by", "error"))
+    told = "" if cell.runner_up["told_apart"] else ", not told apart"
+    return f"next best {values}: {worse} ± {error} % of gain worse{told}"
+
+
+def kohya(passes: Mapping[str, int] | None) -> str:
+    """The same budget for sd-scripts; empty without one."""
+    if passes is None:
+        return ""
+    repeats, epochs = passes["repeats"], passes["epochs"]
+    return (
+        f"kohya: {repeats} repeat{'' if repeats == 1 else 's'} x {epochs} epoch{'' if epochs == 1 else 's'}"
+    )
 
 
 def reason(cell: CellAnswer) -> str:
@@ -139,6 +195,8 @@ def priced(cell: CellAnswer) -> str:
 
 def runs(cell: CellAnswer) -> str:
     """3 runs, 1 censored; 2 of 3 runs used. Without a gain there is no minimum to be censored before."""
+    if cell.source != "runs":
+        return "no run of its own"
     used, censored = cell.evidence.get("runs", 0), cell.evidence.get("censored_runs", 0)
     found = cell.evidence.get("runs_found", used)
     text = f"{found} run{'' if found == 1 else 's'}"
@@ -189,18 +247,19 @@ def slug(cell: CellAnswer, cells: Sequence[CellAnswer]) -> str:
     return plain if len(same) == 1 else f"{plain}-{same.index(cell) + 1}"
 
 
-def _plain(cell: CellAnswer) -> str:
-    if cell.run is not None:
-        return _slugged(cell.run)
-    return _slugged(f"{cell.method}-n{cell.images}-px{cell.resolution}-{cell.base_model}-{cell.captions}")
-
-
-def _slugged(text: str) -> str:
+def file_name(text: str) -> str:
+    """A text as a file's name: letters, digits and -_., a hash in place of what is too long."""
     plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)
     if len(plain.encode()) <= LONGEST_SLUG:
         return plain
     digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
     return f"{plain.encode()[:LONGEST_SLUG].decode('utf-8', 'ignore')}-{digest}"
+
+
+def _plain(cell: CellAnswer) -> str:
+    if cell.run is not None:
+        return file_name(cell.run)
+    return file_name(f"{cell.method}-n{cell.images}-px{cell.resolution}-{cell.base_model}-{cell.captions}")
 
 
 def _levels(cells: Sequence[CellAnswer]) -> dict[str, list[str]]:

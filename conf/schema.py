@@ -163,6 +163,9 @@ class Budget:
     max_steps: int | None = None  # the run never trains longer; null only where a study decides it
     horizon: int | None = None  # steps that the learning-rate schedule spans; null: max_steps
     study: str | None = None  # budget=recommended: the folder of the study whose recommendation is used
+    # The folder of a run at constant learning rate: this one, with optimizer.schedule=warmup_stable_decay, goes on from
+    # the training state that it kept where the decay begins, and comes out as if trained from step 0
+    trunk: str | None = None
 
 
 @dataclass
@@ -192,6 +195,8 @@ class Evaluation:
     minimum_images: int = 8  # fewer held-out images are refused: their loss says too little
     training_images: int = 8  # training images whose panel is logged beside (the memorization gap); 0: none
     class_images: int = 0  # class images whose panel is logged beside (the drift from the prior); 0: none
+    # Also measure an average of the weights, as old as a decay over this share of the steps would be; null: none
+    average_share: float | None = None
 
 
 @dataclass
@@ -203,6 +208,9 @@ class Samples:
     seed: int = 0
     inference_steps: int = 20
     guidance_scale: float = 4.0
+    encoder: str | None = (
+        None  # folder of a CLIP or DINO model: its likeness of samples to training images is recorded
+    )
     first_step: int = 16  # of the geometric grid of sampled steps; step 0 and the last step are sampled too
     ratio: float = 2.0
 
@@ -215,6 +223,9 @@ class Checkpoints:
     every_s: float | None = (
         600.0  # seconds between full training states: what a power failure costs at most; null: none
     )
+    keep: list[int] = field(
+        default_factory=list
+    )  # steps whose training states stay, for budget.trunk of other runs
     final: str = "best"  # the weights a finished run leaves: best (lowest held-out loss) or last
     formats: list[str] = field(default_factory=lambda: ["diffusers"])  # of adapters: diffusers, kohya
     resumable: bool | None = (
@@ -284,6 +295,18 @@ class Limits:
 
 
 @dataclass
+class Cooldown:
+    """Every parameter set trains a trunk at constant learning rate, and a branch off it for each of several budgets."""
+
+    branches: int = 0  # budgets, the largest budget.max_steps; 0: none
+    ratio: float = 1.4142135623730951  # of a budget to the one before
+    budgets: list[int] = field(
+        default_factory=list
+    )  # steps, rising; where they are stated, `branches` has no effect
+    decay_share: float = 0.15  # of a budget, over which its branch decays
+
+
+@dataclass
 class Sweep:
     """What is swept: every combination of the factors' levels is a cell with an Optuna study of its own."""
 
@@ -291,7 +314,13 @@ class Sweep:
         default_factory=dict
     )  # group: options, for example dataset_size: [n4, n16]
     trials: int = 6  # per cell, a total that `resume` keeps to
+    # even: every cell gets all of its trials. adaptive: the next trial goes where it narrows an answer most a step, and
+    # the sweep ends once the minimum's 90 % interval of every cell is narrow enough
+    design: str = "even"
+    narrow_enough: float = 2.0  # design=adaptive: high/low of the interval
+    least_trials: int = 2  # design=adaptive: of every cell, before the design chooses
     folds: bool = False  # every trial is one run a fold: for folders too small for a held-out set
+    cooldown: Cooldown = field(default_factory=Cooldown)
     # All are minimized: held_out_loss (the lowest of a run), and what its point cost: steps, seconds or images
     objectives: list[str] = field(default_factory=lambda: ["held_out_loss"])
     start_from: str | None = (

@@ -331,6 +331,8 @@ def _check_run(config: Config) -> None:
     _one_of("device", config.device, ("auto", "cpu", "cuda"))
     _at_least("checkpoints.every", config.checkpoints.every, 1)
     _positive("checkpoints.every_s", config.checkpoints.every_s)
+    for step in config.checkpoints.keep:
+        _at_least("checkpoints.keep", step, 1)
     _one_of("checkpoints.final", config.checkpoints.final, ("best", "last"))
     if not config.checkpoints.formats:
         _refuse("checkpoints.formats", "[]", "name at least one of diffusers, kohya")
@@ -384,6 +386,11 @@ def _check_evaluation(config: Config) -> None:
     _at_least("evaluation.minimum_images", evaluation.minimum_images, 2)
     _at_least("evaluation.training_images", evaluation.training_images, 0)
     _check_ratio("evaluation.ratio", evaluation.ratio)
+    share = evaluation.average_share
+    if share is not None and not 0 < share <= 1:
+        _refuse("evaluation.average_share", share, "must lie in (0, 1], for example 0.15; null: no average")
+    if share is not None and not evaluation.enabled:
+        _refuse("evaluation.average_share", share, "needs the held-out loss: set evaluation.enabled=true")
     in_folds = config.dataset.fold is not None or config.sweep.folds
     if evaluation.enabled and not in_folds and config.dataset.held_out < evaluation.minimum_images:
         _refuse(

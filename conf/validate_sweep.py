@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from decimal import Decimal
 import functools
+import itertools
 import json
 import math
 from pathlib import Path
@@ -16,6 +17,7 @@ from conf.schema import Space, SpaceParameter, Sweep
 from conf.secrets import redact_text
 
 SPACES = Path(__file__).resolve().parent / "space"
+DESIGNS = ("even", "adaptive")
 SAMPLERS = ("tpe", "gp", "cmaes", "qmc", "random", "grid", "nsga2")
 PRUNERS = ("none", "median", "percentile", "asha", "hyperband", "patient", "threshold", "wilcoxon")
 LOSS = "held_out_loss"
@@ -24,7 +26,7 @@ LARGEST_WHOLE = 2**53  # up to which a float holds every whole number
 
 
 def validate_sweep(sweep: Sweep) -> None:
-    """Check sampler, pruner and objectives.
+    """Check design, sampler, pruner and objectives.
 
     Raises:
         RequestError: for the first that is unknown or does not fit another.
@@ -36,6 +38,7 @@ def validate_sweep(sweep: Sweep) -> None:
             f"sweep.storage={redact_text(sweep.storage)}: must be postgresql://USER@HOST/DATABASE, or null for a "
             "journal in the study's folder"
         )
+    _check_cooldown(sweep)
     _one_of("sweep.sampler.name", sweep.sampler.name, SAMPLERS)
     _one_of("sweep.pruner.name", sweep.pruner.name, PRUNERS)
     shown = f"sweep.objectives=[{', '.join(sweep.objectives)}]"
@@ -48,6 +51,7 @@ def validate_sweep(sweep: Sweep) -> None:
             f"sweep.pruner.name={sweep.pruner.name}: several objectives cannot be pruned: "
             f"set sweep.pruner.name=none, or sweep.objectives=[{LOSS}]"
         )
+    _check_design(sweep)
     if sweep.sampler.name == "cmaes" and len(sweep.objectives) > 1:
         raise RequestError(
             f"{shown}: sweep.sampler.name=cmaes takes one objective: set sweep.sampler.name=nsga2, or "
@@ -62,6 +66,53 @@ def validate_sweep(sweep: Sweep) -> None:
         raise RequestError(
             f"sweep.sampler.name=nsga2: is for two objectives: set sweep.objectives=[{LOSS},steps], or "
             "sweep.sampler.name=tpe"
+        )
+
+
+def _check_design(sweep: Sweep) -> None:
+    _one_of("sweep.design", sweep.design, DESIGNS)
+    if not 1 < sweep.narrow_enough < math.inf:
+        raise RequestError(
+            f"sweep.narrow_enough={sweep.narrow_enough:g}: is high/low of the minimum's interval: must be above 1, as 2.0"
+        )
+    if sweep.least_trials < 1:
+        raise RequestError(f"sweep.least_trials={sweep.least_trials}: must be 1 or more")
+    if sweep.design == "adaptive" and sweep.folds:
+        raise RequestError(
+            "sweep.design=adaptive: a fold alone has no interval: use sweep.design=even with sweep.folds=true"
+        )
+    if sweep.design == "adaptive" and sweep.start_from == "neighbours":
+        raise RequestError(
+            "sweep.design=adaptive: sweep.start_from=neighbours completes the cells one by one: leave it out, or use "
+            "sweep.design=even"
+        )
+
+
+def _check_cooldown(sweep: Sweep) -> None:
+    """Budgets that rise, and a way of searching that does not take a trunk and its branches for rivals."""
+    cooldown = sweep.cooldown
+    if cooldown.branches < 0:
+        raise RequestError(f"sweep.cooldown.branches={cooldown.branches}: must be 0 (none) or more")
+    if not 1 < cooldown.ratio < math.inf:
+        raise RequestError(f"sweep.cooldown.ratio={cooldown.ratio:g}: must be above 1: budgets rise by it")
+    if not 0 < cooldown.decay_share <= 1:
+        raise RequestError(f"sweep.cooldown.decay_share={cooldown.decay_share:g}: must lie in (0, 1]")
+    shown = f"sweep.cooldown.budgets=[{', '.join(map(str, cooldown.budgets))}]"
+    if any(now <= before for before, now in itertools.pairwise([0, *cooldown.budgets])):
+        raise RequestError(f"{shown}: must rise from 1 on: give steps such as [90, 128, 181, 256]")
+    if not (cooldown.branches or cooldown.budgets):
+        return
+    for key, value, wanted in (
+        ("sweep.folds", str(sweep.folds).lower(), "false"),
+        ("sweep.pruner.name", sweep.pruner.name, "none"),
+        ("sweep.design", sweep.design, "even"),
+    ):
+        if value != wanted:
+            raise RequestError(f"{key}={value}: does not go with sweep.cooldown: set {key}={wanted}")
+    if sweep.sampler.name not in ("qmc", "random", "grid"):
+        raise RequestError(
+            f"sweep.sampler.name={sweep.sampler.name}: would take a trunk and its branches for rivals: use qmc, random "
+            "or grid with sweep.cooldown"
         )
 
 

@@ -8,19 +8,23 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from curves.posterior import Misfit, TimePrior
+from curves.misfit import Misfit
+from curves.posterior import TimePrior
 
 Array = NDArray[np.float64]
 Status = Literal["ok", "not_reached", "no_gain", "refused"]
 
-TOLERATED_REGRET = 0.05  # eps, in gain
+TOLERATED_REGRETS = (0.05, 0.1)  # eps, in gain; the second where a steep U leaves no step for the first
 TOLERATED_RISK = 0.2  # delta
 LEAST_GAIN_PROBABILITY = 0.95
-LEAST_PASSED_PROBABILITY = 0.8
+LEAST_PASSED_PROBABILITY = 0.65
 WIDEST_INTERVAL = 8.0  # high/low
 SENSITIVITY_LENGTHS = (1.0, 10.0)
-DRAWS = 2000
-GRID = 600
+PRIORS = "1 or 10 times the recorded length"
+DRAWS = 2000  # of the minimum
+REGRET_DRAWS = 512
+GRID = 160  # steps at which regret is looked at
+GRID_BELOW = 0.25  # of the minimum's low end: below it the grid is coarse
 
 
 class RegretDraws(Protocol):
@@ -80,6 +84,11 @@ class Schedule:
         found = np.searchsorted(self.lr_sum, np.asarray(lr_sum) * (1 - 1e-12))
         return np.minimum(found, self.horizon_steps).astype(float)
 
+    def steps_beyond(self, lr_sum: Array) -> Array:
+        """Steps at which lr_sum is reached, where it lies beyond the horizon by a schedule stretched that far."""
+        stretched = self.horizon_steps * np.asarray(lr_sum) / self.lr_sum[-1]
+        return np.where(lr_sum > self.lr_sum[-1], stretched, self.steps_at(lr_sum))
+
     @classmethod
     def interpolated(cls, steps: NDArray[np.int64], lr_sum: Array, horizon_steps: int) -> Schedule:
         """From recorded points (n,), one past step 0; after the last one its learning rate goes on."""
@@ -102,6 +111,12 @@ class Interval:
     high: int
     level: float = 0.9
 
+    def stretched(self, factors: tuple[float, float]) -> Interval:
+        """With the log distances of its low and high end from the median times these factors."""
+        median = max(self.median, 1)
+        low = int(np.floor(median * (self.low / median) ** factors[0])) if self.low else 0
+        return replace(self, low=low, high=int(np.ceil(median * (self.high / median) ** factors[1])))
+
 
 @dataclass(frozen=True)
 class Window:
@@ -121,6 +136,7 @@ class Answer:
 
     recommended_steps: where the last checkpoint is kept; recommended_steps_best_kept: where the best one is.
     priced_steps: the cheapest, where the horizon has a price. lower_bound: of a minimum that was not reached.
+    expected_minimum: where that lies, beyond the horizon too; it leans on the prior, so no budget follows from it.
     """
 
     status: Status
@@ -131,6 +147,7 @@ class Answer:
     window: Window | None = None
     priced_steps: int | None = None
     lower_bound: int | None = None
+    expected_minimum: Interval | None = None
     gain: float | None = None
     gain_se: float | None = None
     probability_of_gain: float | None = None
@@ -138,14 +155,20 @@ class Answer:
 
 
 def answer(
-    posterior: RegretDraws, schedule: Schedule, *, price: float | None = None, seed: int = 0
+    posterior: RegretDraws,
+    schedule: Schedule,
+    *,
+    price: float | None = None,
+    stretch: tuple[float, float] = (1.0, 1.0),
+    seed: int = 0,
 ) -> Answer:
-    """The budget for one run on that schedule; its last step is the horizon.
+    """The budget for one run on that schedule; its last step is the horizon. docs/method.md, section 3.
 
-    price: lambda, the cost of the whole horizon in gain, for `priced_steps`. Thresholds are those of
+    price: lambda, the cost of the whole horizon in gain, for `priced_steps`. stretch: of the minimum's interval below and
+    above its median, of a fresh run's that of curves.calibration. Thresholds are those of
     method.md section 3.
     """
-    gain, gain_se = posterior.gain_summary(seed=seed)
+    gain, gain_se = posterior.gain_summary(REGRET_DRAWS, seed)
     passed = posterior.probability_passed()
     facts = Answer(
         "refused",
@@ -160,30 +183,50 @@ def answer(
     if posterior.probability_of_gain < LEAST_GAIN_PROBABILITY:
         reason = f"the base model is not improved: P(gain > 0) = {posterior.probability_of_gain:.2f}"
         return replace(facts, status="no_gain", reason=reason)
-    minimum = _minimum(posterior, schedule, seed)
-    unfinished = _unfinished(posterior, schedule, minimum, passed, seed)
+    draws = posterior.minimum_draws(float(schedule.lr_sum[-1]), DRAWS, seed)
+    minimum = _interval(schedule.steps_at(draws))
+    expected = _interval(schedule.steps_beyond(posterior.minimum_draws(None, DRAWS, seed)))
+    unfinished = _unfinished(posterior, schedule, expected, passed, seed)
     if unfinished:
         # The last point bounds a minimum that was not passed better than a quantile that leans on the prior.
         last = int(schedule.steps_at(np.array([posterior.last_lr_sum]))[0])
-        return replace(facts, status="not_reached", reason=unfinished, lower_bound=min(minimum.low, last))
-    steps = _step_grid(schedule.horizon_steps)
-    regret = posterior.regret_draws(schedule.lr_sum[steps], DRAWS, seed)
-    refusal = _refusal(minimum, _within_tolerance(regret))
-    if refusal:
-        return replace(facts, reason=refusal)
-    found = replace(facts, status="ok", reason=f"the minimum was passed: P = {passed:.2f}", minimum=minimum)
-    return _with_steps(found, steps, regret, price)
+        bound = min(minimum.low, last)
+        return replace(
+            facts, status="not_reached", reason=unfinished, lower_bound=bound, expected_minimum=expected
+        )
+    minimum = minimum.stretched(stretch)
+    minimum = replace(minimum, high=min(minimum.high, schedule.horizon_steps))
+    steps = _step_grid(schedule.horizon_steps, minimum.low)
+    regret = posterior.regret_draws(schedule.lr_sum[steps], REGRET_DRAWS, seed)
+    tolerance = next((eps for eps in TOLERATED_REGRETS if _tolerable(regret, eps)), None)
+    refusal = _refusal(minimum, regret, tolerance)
+    if refusal or tolerance is None:
+        return replace(facts, reason=refusal or "")
+    reason = f"the minimum was passed: P = {passed:.2f}"
+    if tolerance > TOLERATED_REGRETS[0]:
+        reason += (
+            f"; no step is sure to be within 5 % of the gain, so steps and window are for {tolerance:.0%}"
+        )
+    found = replace(facts, status="ok", reason=reason, minimum=minimum)
+    return _with_steps(found, steps, regret, tolerance, price)
 
 
-def _within_tolerance(regret: Array) -> Array:
+def _within(regret: Array, tolerance: float) -> Array:
     """P(regret within the tolerance) at each step, from draws (draws, steps)."""
-    return np.asarray(np.mean(regret <= TOLERATED_REGRET, axis=0))
+    return np.asarray(np.mean(regret <= tolerance, axis=0))
 
 
-def _with_steps(found: Answer, steps: NDArray[np.int64], regret: Array, price: float | None) -> Answer:
+def _tolerable(regret: Array, tolerance: float) -> bool:
+    """Whether some step is within the tolerance with the risk that is taken."""
+    return bool(_within(regret, tolerance).max() >= 1 - TOLERATED_RISK)
+
+
+def _with_steps(
+    found: Answer, steps: NDArray[np.int64], regret: Array, tolerance: float, price: float | None
+) -> Answer:
     """The answer with its budgets and window; regret (draws, steps), the last step being the horizon."""
-    within = _within_tolerance(regret)
-    best_so_far = _within_tolerance(np.minimum.accumulate(regret, axis=1))
+    within = _within(regret, tolerance)
+    best_so_far = _within(np.minimum.accumulate(regret, axis=1), tolerance)
     likely = steps[within >= 0.5]
     return replace(
         found,
@@ -194,38 +237,41 @@ def _with_steps(found: Answer, steps: NDArray[np.int64], regret: Array, price: f
     )
 
 
-def _step_grid(horizon_steps: int) -> NDArray[np.int64]:
-    """0 and whole steps up to the horizon, at most GRID of them, evenly spaced in log."""
+def _step_grid(horizon_steps: int, low: int) -> NDArray[np.int64]:
+    """0 and whole steps up to the horizon, about GRID of them, evenly spaced in log and densest around and after low."""
     if horizon_steps <= GRID:
         return np.arange(horizon_steps + 1)
-    spread = np.geomspace(max(1.0, horizon_steps / 2000), horizon_steps, GRID)
-    return np.unique(np.concatenate([[0], np.round(spread)])).astype(np.int64)
+    start = float(np.clip(GRID_BELOW * low, 1.0, horizon_steps / 2))
+    parts = [np.zeros(1), np.geomspace(1.0, start, GRID // 8), np.geomspace(start, horizon_steps, GRID)]
+    return np.unique(np.round(np.concatenate(parts))).astype(np.int64)
 
 
-def _minimum(posterior: RegretDraws, schedule: Schedule, seed: int) -> Interval:
-    """90 % interval of argmin f over 0..horizon, in steps."""
-    draws = schedule.steps_at(posterior.minimum_draws(float(schedule.lr_sum[-1]), DRAWS, seed))
+def _interval(draws: Array) -> Interval:
+    """Quantiles of steps (draws,)."""
     low, median, high = np.quantile(draws, [0.05, 0.5, 0.95])
     return Interval(int(np.floor(low)), int(np.round(median)), int(np.ceil(high)))
 
 
 def _unfinished(
-    posterior: RegretDraws, schedule: Schedule, minimum: Interval, passed: float, seed: int
+    posterior: RegretDraws, schedule: Schedule, expected: Interval, passed: float, seed: int
 ) -> str | None:
-    """Why the minimum cannot be said to be reached, if so."""
-    if passed < LEAST_PASSED_PROBABILITY:
-        return (
-            f"no run passed its minimum with confidence: P = {passed:.2f}; train longer than the lower bound"
-        )
+    """Why the minimum cannot be said to be reached, if so, and how much its place owes to the prior."""
+    likely = f"it is expected between {expected.low} and {expected.high} steps"
+    unsure = passed < LEAST_PASSED_PROBABILITY
+    reason = f"no run passed its minimum with confidence: P = {passed:.2f}; train longer than the lower bound; {likely}"
     if not posterior.time_prior_assumed:
-        return None
+        return reason if unsure else None
     near, far = (
-        _minimum(posterior.with_time_prior(TimePrior(n * posterior.last_lr_sum)), schedule, seed)
-        for n in SENSITIVITY_LENGTHS
+        int(np.median(schedule.steps_beyond(moved.minimum_draws(None, DRAWS, seed))))
+        for moved in (
+            posterior.with_time_prior(TimePrior(n * posterior.last_lr_sum)) for n in SENSITIVITY_LENGTHS
+        )
     )
-    moved = abs(np.log(max(far.median, 1) / max(near.median, 1)))
-    if moved > np.log(max(minimum.high, 1) / max(minimum.low, 1)) and moved > np.log(1.05):
-        return f"the answer follows the prior: {near.median} or {far.median} steps; train longer"
+    if unsure:
+        return f"{reason}, with a median of {near} or {far} by a prior at {PRIORS}"
+    moved = abs(np.log(max(far, 1) / max(near, 1)))
+    if moved > np.log(max(expected.high, 1) / max(expected.low, 1)) and moved > np.log(1.05):
+        return f"the answer follows the prior: {near} or {far} steps by a prior at {PRIORS}; train longer; {likely}"
     return None
 
 
@@ -236,12 +282,13 @@ def _misfit_reason(misfit: Misfit) -> str:
     )
 
 
-def _refusal(minimum: Interval, within: Array) -> str | None:
+def _refusal(minimum: Interval, regret: Array, tolerance: float | None) -> str | None:
     """Why no number may be given, if so."""
     if minimum.high > WIDEST_INTERVAL * max(minimum.low, 1):
         return f"too wide: the minimum lies between {minimum.low} and {minimum.high} steps"
-    if within.max() < 1 - TOLERATED_RISK:
-        return f"too wide: no step is within tolerance with probability above {within.max():.2f}"
+    if tolerance is None:
+        best = _within(regret, TOLERATED_REGRETS[-1]).max()
+        return f"too wide: no step is within {TOLERATED_REGRETS[-1]:.0%} of the gain with probability above {best:.2f}"
     return None
 
 

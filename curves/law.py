@@ -29,7 +29,9 @@ class Scaling:
 
 
 def exponent_for(law: Mapping[str, Any] | None, identity: Mapping[str, Any]) -> float:
-    """The exponent that a study found for these images, captions, base, resolution and method; else the prior's mean.
+    """The exponent that a study found for these images, captions, base, resolution and method.
+
+    Else that of the joint law of all of its cells, else the prior's mean.
 
     Args:
         law: of recommendation.json, None where the study has too few sizes.
@@ -38,4 +40,7 @@ def exponent_for(law: Mapping[str, Any] | None, identity: Mapping[str, Any]) -> 
     for group in (law or {}).get("groups", []):
         if all(group.get(name) == identity[name] for name in GROUP):
             return float(group["exponent"]["median"])
+    joint = (law or {}).get("powers", {}).get("images")
+    if joint is not None:
+        return float(joint["median"])
     return EXPONENT_PRIOR[0]

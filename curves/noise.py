@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 
 # Shares of a point's height above the minimum by which the U family may be wrong there. The far wall is many
 # gains high and must not decide where the bottom is; an early transient above the start is not part of the U
@@ -17,6 +19,9 @@ DESCENT_MISFIT = 0.05
 TRANSIENT_MISFIT = 1.0
 GROWTH_FLOOR = 0.1  # below this share of the pivot's time the noise no longer shrinks
 FAR_WALL = 6.0  # points this many gains above the minimum, after it, are dropped
+VOLUME_FACTORS = 12
+NOISE_MEMORY = 0.05  # of neighbouring evaluations, in log time
+LEAST_NEWS = 1e-5  # variance, of a point beside its neighbour
 OUTLIER = 5.0  # noise units off the running median at which a point starts to count less
 
 
@@ -32,11 +37,14 @@ class PointScales:
     gain: float  # rough gain, loss units, at least three times the noise
 
 
-def running_median(values: Array, width: int = 5) -> Array:
-    """Median over a centred window, shrinking at the ends so that a monotone stretch is left as it is."""
-    half = width // 2
-    reach = np.minimum(half, np.minimum(np.arange(len(values)), np.arange(len(values))[::-1]))
-    return np.array([np.median(values[i - r : i + r + 1]) for i, r in enumerate(reach)])
+def running_median(values: Array) -> Array:
+    """Median over five points, over three and one at the ends, so that a monotone stretch is left as it is."""
+    result = np.array(values, dtype=float)
+    if len(values) >= 3:
+        result[[1, -2]] = np.median(values[:3]), np.median(values[-3:])
+    if len(values) >= 5:
+        result[2:-2] = np.sort(np.lib.stride_tricks.sliding_window_view(values, 5), axis=1)[:, 2]
+    return result
 
 
 def rough_noise(lr_sum: Array, loss: Array) -> float:
@@ -68,30 +76,41 @@ def point_scales(lr_sum: Array, loss: Array) -> PointScales:
     )
 
 
-def shape_noise(lr_sum: Array, points: PointScales, growth: Array, memory: Array) -> tuple[Array, Array]:
-    """Noise of each shape: relative standard deviations (shapes, n) and correlations of neighbours (shapes,
-    n-1).
+@dataclass(frozen=True)
+class ShapeNoise:
+    """The noise of each shape over the n points of a curve, ready to whiten with.
 
-    The scatter from stochastic gradients grows with intrinsic time as a power, `growth`, and is an
-    Ornstein-Uhlenbeck process in log time with correlation length `memory`: evaluations closer than it repeat
-    each other.
+    The scatter from stochastic gradients grows with intrinsic time as a power, and is an Ornstein-Uhlenbeck process in
+    log time: evaluations closer than NOISE_MEMORY repeat each other.
     """
+
+    inverse: Floats  # (shapes, n) one over the relative standard deviation
+    correlation: Floats  # (n-1,) of neighbours
+    fresh: Floats  # (n-1,) one over the standard deviation of what a point adds to its neighbour
+
+    def whiten(self, values: Floats) -> Floats:
+        """Values (shapes or 1, n or 1) as values with independent unit noise, (shapes, n)."""
+        scaled = values * self.inverse
+        scaled[:, 1:] -= self.correlation * scaled[:, :-1]
+        scaled[:, 1:] *= self.fresh
+        return scaled
+
+    def log_volume(self) -> Array:
+        """Log determinant of the whitening transform, (shapes,), but for what all shapes share."""
+        # Products of a few factors do not underflow, and a logarithm costs as much as ten of them.
+        starts = np.arange(0, self.inverse.shape[1], VOLUME_FACTORS)
+        parts = np.multiply.reduceat(self.inverse, starts, axis=1, dtype=float)
+        return np.asarray(np.log(parts).sum(axis=1))
+
+
+def shape_noise(lr_sum: Array, points: PointScales, growth: Array) -> ShapeNoise:
+    """The noise of shapes with a growth each, (shapes,), at lr_sum (n,)."""
     first = lr_sum[1] if lr_sum[0] == 0 else lr_sum[0]
     relative = (lr_sum + GROWTH_FLOOR * points.pivot) / ((1 + GROWTH_FLOOR) * points.pivot)
-    grown = np.exp(growth[:, None] * np.log(relative))
-    deviation = points.outlier * np.sqrt(grown**2 + points.misfit**2)
-    gaps = np.diff(np.log(lr_sum + first))
-    return deviation, np.exp(-gaps[None, :] / memory[:, None])
-
-
-def whiten(values: Array, deviation: Array, correlation: Array) -> Array:
-    """Turn values (shapes or 1, n) with that noise into values with independent unit noise, (shapes, n)."""
-    scaled = values / deviation
-    fresh = (scaled[:, 1:] - correlation * scaled[:, :-1]) / np.sqrt(1 - correlation**2)
-    return np.concatenate([scaled[:, :1], fresh], axis=1)
-
-
-def log_volume(deviation: Array, correlation: Array) -> Array:
-    """Log determinant of the whitening transform, (shapes,)."""
-    result: Array = -np.log(deviation).sum(axis=1) - 0.5 * np.log1p(-(correlation**2)).sum(axis=1)
-    return result
+    variance = np.multiply.outer((2 * growth).astype(np.float32), np.log(relative).astype(np.float32))
+    np.exp(variance, out=variance)
+    variance += (points.misfit**2).astype(np.float32)
+    variance *= (points.outlier**2).astype(np.float32)
+    correlation = np.exp(-np.diff(np.log(lr_sum + first)) / NOISE_MEMORY)
+    fresh = 1 / np.sqrt(np.maximum(1 - correlation**2, LEAST_NEWS))
+    return ShapeNoise(1 / np.sqrt(variance), correlation.astype(np.float32), fresh.astype(np.float32))

@@ -61,6 +61,8 @@ def standard_error(image_loss: NDArray[np.float64]) -> float:
 def paired_difference(now: NDArray[np.float64], before: NDArray[np.float64]) -> tuple[float, float]:
     """Mean difference of two measurements of one panel and its paired standard error, clustered by image.
 
+    docs/method.md, sections 1 and 6.
+
     Args:
         now: (images,) losses.
         before: (images,) losses of the same images in the same order.

@@ -18,15 +18,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from curves.posterior import CurvePosterior, Misfit, TimePrior
-from curves.shapes import Shapes, regret_within
-
-Array = NDArray[np.float64]
+from curves.misfit import Misfit
+from curves.posterior import CurvePosterior, TimePrior
+from curves.sampling import systematic
+from curves.shapes import Array, Floats, Shapes, regret_within
 
 SPREAD_MEDIAN, SPREAD_LOG_SD = 0.22, 0.5  # between runs that differ by seed only, natural log of time
 SLOPE_SD = 0.15  # of log(lr_sum at the minimum) on log(lr)
 LR_BREAK = 0.15  # extra spread per natural log unit of learning rate
-PARTICLES = 256
+PARTICLES = 160  # of each run
+CENTRES = 65
 
 
 @dataclass(frozen=True)
@@ -66,31 +67,42 @@ class PooledPosterior:
             return float(np.mean(self.minimum_draws(count=2000) < lr_sum))
         return max(run.probability_passed() * run.probability_of_gain for run in self.runs)
 
+    def _draw_nodes(self, count: int, seed: int) -> tuple[Array, Array]:
+        """Nodes (count, 3) in proportion to their weight, and the time of a fresh run's minimum at each."""
+        random = np.random.default_rng(seed)
+        nodes = self.nodes[systematic(self.node_weights, count, random.random())]
+        return nodes, np.exp(nodes[:, 0] + nodes[:, 2] * random.standard_normal(count))
+
+    def log_time(self) -> tuple[float, float]:
+        """Mean and variance of log S* of the cell's typical run: what its fresh runs scatter around."""
+        mean = float(self.node_weights @ self.nodes[:, 0])
+        return mean, float(self.node_weights @ (self.nodes[:, 0] - mean) ** 2)
+
+    def spread_variance(self) -> float:
+        """Mean of the variance of log S* between runs that differ by seed only."""
+        return float(self.node_weights @ self.nodes[:, 2] ** 2)
+
     def draw_shapes(self, count: int, seed: int = 0) -> Shapes:
         """Shapes of count fresh runs, their times drawn around mu."""
-        random = np.random.default_rng(seed)
-        node = np.searchsorted(np.cumsum(self.node_weights), (random.random() + np.arange(count)) / count)
-        mu, slope, spread = self.nodes[np.minimum(node, len(self.nodes) - 1)].T
+        nodes, time = self._draw_nodes(count, seed)
+        random = np.random.default_rng(seed + 1)
         donor = random.choice(len(self.runs), count, p=self.donor_weights)
         index = np.empty(count, dtype=np.intp)
         for run in range(len(self.runs)):
             mine = np.flatnonzero(donor == run)
-            index[mine] = self._shape_of(run, mu[mine], slope[mine], spread[mine], random)
-        time = np.exp(mu + spread * random.standard_normal(count))
+            if len(mine):
+                index[mine] = self._shape_of(run, nodes[mine], random)
         return self.shapes.take(index).at_time(time)
 
-    def _shape_of(
-        self, run: int, mu: Array, slope: Array, spread: Array, random: np.random.Generator
-    ) -> NDArray[np.intp]:
+    def _shape_of(self, run: int, nodes: Array, random: np.random.Generator) -> NDArray[np.intp]:
         """One shape of that run for each node, given what the other runs say of its time."""
-        first = run * PARTICLES
+        first, x = run * PARTICLES, self.log_lr_ratios[run]
         log_time = np.log(self.shapes.time[first : first + PARTICLES])
         prior = self.runs[run].time_prior.log_density(np.exp(log_time))
-        x = self.log_lr_ratios[run]
-        log_weight = _log_kernel(log_time[None, :], mu, slope, spread, x) - prior
-        weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
+        centre = nodes[:, 0] + nodes[:, 1] * x
+        weight = _likeness(log_time, prior, centre, nodes[:, 2, None], x)[1]
         cumulative = np.cumsum(weight, axis=1)
-        target = random.random(len(mu))[:, None] * cumulative[:, -1:]
+        target = random.random(len(nodes))[:, None].astype(np.float32) * cumulative[:, -1:]
         chosen = np.minimum((cumulative < target).sum(axis=1), PARTICLES - 1)
         return np.asarray(first + chosen, dtype=np.intp)
 
@@ -100,7 +112,7 @@ class PooledPosterior:
 
     def minimum_draws(self, horizon_lr_sum: float | None = None, count: int = 1000, seed: int = 0) -> Array:
         """lr_sum at a fresh run's minimum, (count,)."""
-        draws = self.draw_shapes(count, seed).time
+        draws = self._draw_nodes(count, seed)[1]
         return draws if horizon_lr_sum is None else np.minimum(draws, horizon_lr_sum)
 
     def gain_summary(self, count: int = 1000, seed: int = 0) -> tuple[float, float]:
@@ -120,25 +132,41 @@ class PooledPosterior:
         return replace(self, node_weights=weights / weights.sum(), time_prior=prior)
 
 
-def _log_kernel(log_time: Array, mu: Array, slope: Array, spread: Array, x: float) -> Array:
-    """Log density of log_time (1 or nodes, particles) for each node (nodes,)."""
-    variance = (spread**2 + (LR_BREAK * x) ** 2)[:, None]
-    return -0.5 * (log_time - (mu + slope * x)[:, None]) ** 2 / variance - 0.5 * np.log(variance)
+def _likeness(
+    log_time: Array, prior: Array, centre: Array, spread: Array | float, x: float
+) -> tuple[Array, Floats]:
+    """Density of a run's particles around each centre over the run's own prior, (centres, particles).
+
+    As the log of each row's highest, up to a constant of all rows, and the rest as shares of that.
+    """
+    variance = spread**2 + (LR_BREAK * x) ** 2
+    # Single precision: the exponential is most of the cost of pooling.
+    away = (centre[:, None] - log_time).astype(np.float32)
+    log_weight = away**2 * np.asarray(-0.5 / variance, dtype=np.float32) - prior.astype(np.float32)
+    top = log_weight.max(axis=1, keepdims=True)
+    return top[:, 0].astype(float) - 0.5 * np.log(np.ravel(variance)), np.exp(log_weight - top)
 
 
 def _run_log_likelihood(run: CurvePosterior, log_time: Array, nodes: Array, x: float) -> Array:
-    """Log of the run's marginal likelihood over its own prior, at each node (nodes,)."""
-    log_weight = _log_kernel(log_time[None, :], nodes[:, 0], nodes[:, 1], nodes[:, 2], x)
-    log_weight -= run.time_prior.log_density(np.exp(log_time))
-    top = log_weight.max(axis=1)
-    result: Array = top + np.log(np.exp(log_weight - top[:, None]).mean(axis=1))
+    """Log of the run's marginal likelihood over its own prior, at each node (nodes,); interpolated in the centre."""
+    prior = run.time_prior.log_density(np.exp(log_time))
+    centre = nodes[:, 0] + nodes[:, 1] * x
+    grid = np.linspace(centre.min(), centre.max(), CENTRES)
+    result = np.empty(len(nodes))
+    for spread in np.unique(nodes[:, 2]):
+        top, shares = _likeness(log_time, prior, grid, float(spread), x)
+        of_spread = nodes[:, 2] == spread
+        result[of_spread] = np.interp(centre[of_spread], grid, top + np.log(shares.mean(axis=1)))
     return result
 
 
-def _nodes(centre: float, reach: float) -> tuple[Array, Array]:
-    """Grid of (mu, slope, spread) and the log prior of slope and spread at each node."""
+def _nodes(centre: float, reach: float, one_rate: bool) -> tuple[Array, Array]:
+    """Grid of (mu, slope, spread) and the log prior of slope and spread at each node.
+
+    one_rate: all runs have the fresh run's learning rate, so that the slope is of no account.
+    """
     mu = np.linspace(centre - reach, centre + reach, 97)
-    slope_z, spread_z = np.linspace(-2, 2, 7), np.linspace(-2, 2, 7)
+    slope_z, spread_z = np.zeros(1) if one_rate else np.linspace(-2, 2, 7), np.linspace(-2, 2, 7)
     grid = np.stack(np.meshgrid(mu, slope_z, spread_z, indexing="ij"), axis=-1).reshape(-1, 3)
     log_prior = -0.5 * grid[:, 1] ** 2 - 0.5 * grid[:, 2] ** 2
     nodes = np.stack(
@@ -180,7 +208,7 @@ def pool(
     low, high = float(everything.min()), float(everything.max())
     # The fresh run's time may lie this far from that of a run at another learning rate.
     carried = 2 * np.hypot(SLOPE_SD, LR_BREAK) * max(abs(x) for x in ratios)
-    nodes, log_weight = _nodes((low + high) / 2, (high - low) / 2 + 0.7 + carried)
+    nodes, log_weight = _nodes((low + high) / 2, (high - low) / 2 + 0.7 + carried, not any(ratios))
     log_weight += prior.log_density(np.exp(nodes[:, 0]))
     for run, log_time, x in zip(kept, log_times, ratios, strict=True):
         log_weight += _run_log_likelihood(run, log_time, nodes, x)

@@ -28,6 +28,8 @@ class CellAnswer:
         window_open: whether the window ends only because the horizon does.
         priced: {price, steps} where a price of the whole horizon was stated, in gain: the steps of least cost.
         lower_bound: where no run passed its minimum: steps below which it does not lie.
+        expected_minimum: where no run passed its minimum: {low, median, high, level} of where it is expected, beyond
+            the horizon too; it leans on the prior, so that no budget follows from it.
         images_seen, epochs: at the recommended steps.
         best_step_observed: of the cell's best run.
         gain: improvement of the held-out loss from the base to the minimum, with its standard error over images; of a
@@ -35,8 +37,14 @@ class CellAnswer:
         stopping: stop rule advised for a run without a stated budget.
         evidence: {runs, evaluations, censored_runs} that the answer is made from, and runs_found: all of the cell.
         path: name of the run folder with the best held-out loss.
+        runner_up: {hyperparameters, worse_by, error, told_apart}: the second-best hyperparameters as far as they differ
+            from the best, by how much they are worse in gain, and whether that is more than twice its error.
+        source: `runs` of the cell, or `law`: of other cells, through the law.
+        expected_regret: of an answer from the law, at the recommended steps, in gain.
+        kohya: {repeats, epochs} that come nearest to the recommended steps.
         run: of another tool's log whose levels are not all known: the run that is this cell; what is unknown is the
             text `unknown`, or None where it would be a number.
+        schedules: where runs were cooled down at several budgets: what either schedule gives (docs/formats.md).
     """
 
     dataset_size: str
@@ -57,6 +65,7 @@ class CellAnswer:
     window_open: bool = False
     priced: dict[str, float] | None = None
     lower_bound: int | None = None
+    expected_minimum: dict[str, float] | None = None
     images_seen: int | None = None
     epochs: float | None = None
     best_step_observed: int | None = None
@@ -66,6 +75,11 @@ class CellAnswer:
     evidence: dict[str, int] = field(default_factory=dict)
     path: str | None = None
     run: str | None = None
+    runner_up: dict[str, Any] | None = None
+    source: str = "runs"
+    expected_regret: float | None = None
+    kohya: dict[str, int] | None = None
+    schedules: dict[str, Any] | None = None
 
     def label(self) -> str:
         """The cell in words, as error messages name it."""

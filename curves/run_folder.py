@@ -132,6 +132,15 @@ class RunFolder:
         """The folder of whole networks' weights; `kind` as of `adapter`."""
         return self.path / kind
 
+    def kept_state(self, step: int) -> Path:
+        """The training state after a step, kept for branches (`checkpoints.keep`)."""
+        return self.checkpoints / f"step-{step:06d}"
+
+    def kept_steps(self) -> list[int]:
+        """Steps whose training states are kept, rising."""
+        names = [path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*")]
+        return sorted(int(name) for name in names if name.isdigit())
+
     def points(self) -> list[Point]:
         """The curve so far; an absent file is an empty curve.
 

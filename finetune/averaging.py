@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from conf.schema import Optimizer
+from curves.cooldown import average_exponent
 
 Parameters = Mapping[str, torch.nn.Parameter]
 
@@ -73,9 +74,12 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        decay = min(self._decay, (1 + step) / (10 + step))
         now = [value.detach().float() for value in self._parameters.values()]
-        torch._foreach_lerp_(list(self._average.values()), now, 1 - decay)
+        torch._foreach_lerp_(list(self._average.values()), now, self.share_of_update(step))
+
+    def share_of_update(self, step: int) -> float:
+        """What the weights after update `step` are of the average then."""
+        return 1 - min(self._decay, (1 + step) / (10 + step))
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -88,6 +92,21 @@ class MovingAverage:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         _assign(self._average.values(), (state[name] for name in self._average))
+
+
+class AgingAverage(MovingAverage):
+    """The average with weights s^g of the steps s: of the same share of the run at every step, whose loss stands for a
+    cooldown's.
+
+    Updated as in polynomial-decay averaging (Shamir and Zhang 2013): by a share (g + 1)/(g + s) of the new weights.
+    """
+
+    def __init__(self, parameters: Parameters, decay_share: float) -> None:
+        super().__init__(parameters, 0.0)
+        self._exponent = average_exponent(decay_share)
+
+    def share_of_update(self, step: int) -> float:
+        return (self._exponent + 1) / (self._exponent + step)
 
 
 class TwoPoints(Protocol):

@@ -122,8 +122,8 @@ def apply_to_all_images(
 ) -> tuple[Config, CellAnswer, Scaling]:
     """The configuration that trains on every image, the held-out ones too, for the budget of the largest measured cell.
 
-    Its steps, and the horizon of a decaying schedule, grow as the images to the power of the study's law. Nothing is
-    left to measure on.
+    Its steps, and the horizon of a decaying schedule, grow as the images to the power of the study's law (docs/method.md,
+    section 6). Nothing is left to measure on.
 
     Args:
         config: with budget.study and no number of images.
@@ -137,7 +137,8 @@ def apply_to_all_images(
     _refuse_held_out(config)
     study = _read_study(config)
     images = int(identity["images"])
-    like = [cell for cell in study.cells if matching_cell([cell], {**identity, "images": cell.images})]
+    measured = [cell for cell in study.cells if cell.source == "runs"]
+    like = [cell for cell in measured if matching_cell([cell], {**identity, "images": cell.images})]
     like = sorted(
         (cell for cell in like if cell.images is not None and cell.images <= images),
         key=lambda cell: cell.images or 0,

@@ -1,6 +1,7 @@
 """Training states on disk: everything that a run needs to go on bit for bit, put in place at once."""
 
 from collections.abc import Mapping
+import contextlib
 from dataclasses import dataclass, field
 import json
 import os
@@ -28,6 +29,7 @@ class Checkpoint:
         counters: plain numbers, lists and the stop rule's state.
         scaler: of the gradients in half precision; None elsewhere.
         average: of the weights, where one is kept beside them.
+        aging: the average that is measured beside the weights that count.
     """
 
     weights: dict[str, Tensor]
@@ -36,6 +38,7 @@ class Checkpoint:
     counters: dict[str, Any]
     scaler: dict[str, Any] | None = None
     average: dict[str, Tensor] = field(default_factory=dict)
+    aging: dict[str, Tensor] = field(default_factory=dict)
 
 
 class CheckpointTimes:
@@ -55,19 +58,20 @@ class CheckpointTimes:
         return by_step or by_time
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write `folder`/last; whatever happens meanwhile, an older one is kept until the new one is whole."""
-    temporary = folder / f".last.{os.getpid()}.tmp"
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, name: str = "last") -> None:
+    """Write `folder`/`name`; whatever happens meanwhile, an older one is kept until the new one is whole."""
+    temporary = folder / f".{name}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     save_file(_contiguous(checkpoint.weights), temporary / "weights.safetensors")
     if checkpoint.best is not None:
         save_file(_contiguous(checkpoint.best), temporary / "best.safetensors")
-    if checkpoint.average:
-        save_file(_contiguous(checkpoint.average), temporary / "average.safetensors")
+    for kind in ("average", "aging"):
+        if getattr(checkpoint, kind):
+            save_file(_contiguous(getattr(checkpoint, kind)), temporary / f"{kind}.safetensors")
     torch.save({"optimizer": checkpoint.optimizer, "scaler": checkpoint.scaler}, temporary / "optimizer.pt")
     (temporary / "state.json").write_text(json.dumps(checkpoint.counters) + "\n", encoding="utf-8")
-    last, old = folder / "last", folder / ".last.old"
+    last, old = folder / name, folder / f".{name}.old"
     shutil.rmtree(old, ignore_errors=True)
     if last.exists():
         last.rename(old)
@@ -83,14 +87,16 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     last = folder / "last"
     try:
-        best, average = last / "best.safetensors", last / "average.safetensors"
+        files = {kind: last / f"{kind}.safetensors" for kind in ("best", "average", "aging")}
+        found = {kind: load_file(file) for kind, file in files.items() if file.exists()}
         states = torch.load(last / "optimizer.pt", map_location="cpu", weights_only=True)
         return Checkpoint(
             weights=load_file(last / "weights.safetensors"),
-            best=load_file(best) if best.exists() else None,
+            best=found.get("best"),
             optimizer=states["optimizer"],
             scaler=states["scaler"],
-            average=load_file(average) if average.exists() else {},
+            average=found.get("average", {}),
+            aging=found.get("aging", {}),
             counters=json.loads((last / "state.json").read_text(encoding="utf-8")),
         )
     except Exception as error:  # safetensors, pickle and zip each raise errors of their own
@@ -101,8 +107,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 def drop_checkpoints(folder: Path) -> None:
-    """Remove the training state: a finished run needs its weights only."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Remove the training state: a finished run needs its weights only. States that are kept for branches stay."""
+    for path in [folder / "last", *folder.glob(".*")]:
+        shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):  # not empty, or never there
+        folder.rmdir()
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

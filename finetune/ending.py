@@ -15,9 +15,7 @@ Ending = tuple[str, str]  # outcome, reason
 
 def judged(rule: EvaluationRule, point: Point) -> Ending | None:
     """What a point means: the run has diverged, its rule ends it, or (None) it goes on."""
-    if point.val_loss is None:
-        return None
-    if not math.isfinite(point.val_loss):
+    if point.val_loss is not None and not math.isfinite(point.val_loss):
         return "diverged", f"the held-out loss is not finite at step {point.step}: lower optimizer.lr"
     decision = rule.update(point)
     return ("stopped", decision.reason) if decision.stop else None

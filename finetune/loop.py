@@ -23,7 +23,7 @@ from finetune.setup import Run, sample_prompts, set_up, training_state
 from finetune.status import RunStatus
 from finetune.step import training_step
 from finetune.trained import copy_weights, load_weights
-from finetune.validation import measure
+from finetune.validation import PanelEvaluator, measure
 
 GOOD = ("complete", "stopped", "pruned")  # outcomes of exit status 0
 
@@ -72,6 +72,8 @@ def _train_to_an_end(run: Run, clock: Clock) -> Ending:
             _draw_samples(run, clock)
         if counters.step < horizon and states.due(counters.step):
             save_training_state(run, clock)
+        if counters.step in run.config.checkpoints.keep:
+            keep_training_state(run, clock)
         if ending is None and counters.step >= horizon:
             ending = ("complete", f"all {horizon} steps done")
         ending = ending or requested(run.interruption, run.folder, run.accelerator)
@@ -117,7 +119,16 @@ def _evaluate(run: Run) -> Point:
         if result.val_loss < best:
             counters.best_step, counters.best_loss = counters.step, result.val_loss
             run.best = copy_weights(run.trained) if run.accelerator.is_main_process else None
-    return point
+    return (
+        point if run.config.evaluation.average_share is None else _with_average(run, panels.held_out, point)
+    )
+
+
+def _with_average(run: Run, panel: PanelEvaluator, point: Point) -> Point:
+    """The point with the held-out loss of the aging average."""
+    with run.aging.applied():
+        losses = panel.losses(run.trained).mean(axis=1)
+    return replace(point, averaged_loss=float(losses.mean()), averaged_image_loss=losses.tolist())
 
 
 def _append(run: Run, clock: Clock, point: Point) -> Point:
@@ -147,16 +158,26 @@ def _append(run: Run, clock: Clock, point: Point) -> Point:
 def _draw_samples(run: Run, clock: Clock) -> None:
     """Draw the samples of this step, once; the main process alone has a sampler."""
     counters = run.counters
-    if run.sampler is not None and counters.sampled_step != counters.step:
+    sampling = run.sampling
+    if sampling is not None and counters.sampled_step != counters.step:
         with clock.timing("samples"), run.averaging.applied():
-            images = run.sampler.draw(run.trained)
-        write_samples(run.folder, counters.step, images, run.config.samples, sample_prompts(run.plan))
-        run.tracking.log_samples(counters.step, images)
+            latents = sampling.sampler.latents(run.trained)
+            images = sampling.sampler.decode(latents)
+            likeness = sampling.likeness.measure(counters.step, latents, images)
+        write_samples(run.folder, images, run.config.samples, sample_prompts(run.plan), likeness)
+        run.tracking.log_samples(images, likeness)
     counters.sampled_step = counters.step
 
 
-def save_training_state(run: Run, clock: Clock) -> None:
-    """Write checkpoints/last in the main process."""
+def keep_training_state(run: Run, clock: Clock) -> None:
+    """Write the state that branches go on from, once: a run that was resumed comes past the same one again."""
+    kept = run.folder.kept_state(run.counters.step)
+    if not kept.is_dir():
+        save_training_state(run, clock, kept.name)
+
+
+def save_training_state(run: Run, clock: Clock, name: str = "last") -> None:
+    """Write checkpoints/`name` in the main process."""
     if run.accelerator.is_main_process:
         state = Checkpoint(
             weights=copy_weights(run.trained),
@@ -164,9 +185,10 @@ def save_training_state(run: Run, clock: Clock) -> None:
             optimizer=run.optimizer.state_dict(),
             counters=training_state(run, clock.wall_s),
             average=run.averaging.state_dict(),
+            aging=run.aging.state_dict(),
             scaler=run.accelerator.scaler.state_dict() if run.accelerator.scaler is not None else None,
         )
-        save_checkpoint(run.folder.checkpoints, state)
+        save_checkpoint(run.folder.checkpoints, state, name)
 
 
 def _leave(run: Run, clock: Clock, outcome: str) -> Path | None:

@@ -13,11 +13,12 @@ from curves.grid import evaluation_steps
 from curves.law import Scaling
 from curves.recommendation import CellAnswer
 from curves.stopping.base import EvaluationRule
-from curves.stopping.registry import make_rule
+from curves.stopping.registry import CALIBRATED, calibration_for, make_rule
 from finetune.base_files import BaseFiles, check_pixels, find_base
+from finetune.branching import Branch, find_branch
 from finetune.buckets import bucket_sizes
-from finetune.budget import apply_recommendation, apply_to_all_images, refuse_overrides
-from finetune.extras import check_library
+from finetune.budget import apply_recommendation, apply_to_all_images, hyperparameters, refuse_overrides
+from finetune.extras import check_encoder, check_library
 from finetune.images import Example, Split, dataset_id, leak_note, read_folder, split_examples, split_fold
 from finetune.paths import make_cache
 from finetune.schedule import lr_sum
@@ -41,6 +42,7 @@ class Plan:
         notes: for the user: files left out, the recommendation used.
         recommended: the cell of the study whose answer is used.
         scaled_from: where its steps come from when they are scaled to all images.
+        branch: where it leaves another run whose training state it goes on from.
     """
 
     config: Config
@@ -56,13 +58,16 @@ class Plan:
     notes: list[str]
     recommended: CellAnswer | None = None
     scaled_from: Scaling | None = None
+    branch: Branch | None = None
 
     @property
     def grids(self) -> tuple[set[int], set[int]]:
         """The steps that are evaluated and those that are sampled."""
         evaluation, samples = self.config.evaluation, self.config.samples
+        end = new_rule(self).last_step
         return (
-            set(evaluation_steps(evaluation.first_step, evaluation.ratio, self.horizon)),
+            set(evaluation_steps(evaluation.first_step, evaluation.ratio, self.horizon))
+            | ({end} if end is not None and end < self.horizon else set()),
             set(evaluation_steps(samples.first_step, samples.ratio, self.horizon)),
         )
 
@@ -85,6 +90,7 @@ def make_plan(config: Config, overrides: Sequence[str]) -> Plan:
     if config.budget.study is not None:
         refuse_overrides(overrides)
     check_library(config.optimizer)
+    check_encoder(config.samples.encoder)
     cache_dir = PROJECT_ROOT / Path(config.cache_dir).expanduser()
     make_cache(config.cache_dir, cache_dir)
     # The images first: a base model may have to be downloaded, gigabytes before the next mistake is found.
@@ -128,6 +134,7 @@ def make_plan(config: Config, overrides: Sequence[str]) -> Plan:
         notes=notes,
         recommended=recommended,
         scaled_from=scaled_from,
+        branch=find_branch(config),
     )
     _check_rule(plan)
     return plan
@@ -163,10 +170,13 @@ def _buckets(pixels: int, multiple: int) -> list[tuple[int, int]]:
 
 def _check_rule(plan: Plan) -> None:
     """Build the stop rule once, so that a wrong parameter is known now."""
+    stopping = plan.config.stopping
     try:
         new_rule(plan)
+        if stopping.name == CALIBRATED:
+            plan.notes.append(f"stopping=calibrated: {calibration_for(stopping.parameters).words()}")
     except (TypeError, ValueError) as error:
-        raise RequestError(f"stopping={plan.config.stopping.name}: {error}") from error
+        raise RequestError(f"stopping={stopping.name}: {error}") from error
 
 
 def new_rule(plan: Plan) -> EvaluationRule:
@@ -176,5 +186,7 @@ def new_rule(plan: Plan) -> EvaluationRule:
         stopping.name,
         horizon_steps=plan.horizon,
         horizon_lr_sum=plan.lr_sum(plan.horizon),
+        images=len(plan.split.training),
+        batch=hyperparameters(plan.config, plan.processes)["batch"],
         **stopping.parameters,
     )

@@ -16,8 +16,10 @@ from omegaconf import OmegaConf
 from conf.errors import RequestError
 from conf.schema import Config
 from conf.secrets import redact, redact_arguments
+from curves.cooldown import cooldown_start
 from curves.panel import Panel
-from curves.run_folder import RunFacts, RunFolder, write_atomically, write_json
+from curves.run_folder import RunFacts, RunFolder, read_json, write_atomically, write_json
+from finetune.branching import Branch, free_keys, put_in_place, refuse_in_scripts, take_over
 from finetune.budget import hyperparameters
 from finetune.plan import Plan
 from finetune.status import FINISHED, RunStatus, is_main_process
@@ -135,15 +137,21 @@ def begin(
         resumable: whether there is a training state, where another's script keeps it; None: checkpoints/last.
 
     Returns:
-        Whether the folder holds a training state to go on from; without one, a crashed run's rest is cleared.
+        Whether the folder holds a training state to go on from, which may be another run's that it branches off;
+        without one, a crashed run's rest is cleared.
 
     Raises:
-        RequestError: it holds one of another configuration.
+        RequestError: it, or the run that it branches off, is of another configuration.
     """
+    if resumable is not None:
+        refuse_in_scripts(plan.config)
     folder.path.mkdir(parents=True, exist_ok=True)
     _recover_checkpoint(folder)
     resumed = (folder.checkpoints / "last").is_dir() if resumable is None else resumable
     facts = run_facts(plan, panel.name if panel else None)
+    branch = plan.branch if not resumed else None
+    if branch is not None:
+        _refuse_other_trunk(branch, plan, facts)
     lengthening = folder.outcome() in FINISHED
     if resumed:
         free = LENGTHENED_KEYS if lengthening else _growing(folder, plan)
@@ -162,7 +170,9 @@ def begin(
     if panel is not None:
         write_json(folder.panel, {**asdict(panel), "name": panel.name})
     folder.write_facts(facts)
-    return resumed
+    if branch is not None:
+        take_over(branch, folder)
+    return resumed or branch is not None
 
 
 def run_facts(plan: Plan, panel: str | None) -> RunFacts:
@@ -174,6 +184,9 @@ def run_facts(plan: Plan, panel: str | None) -> RunFacts:
         extra["recommended_by"] = config.budget.study
     if plan.scaled_from is not None:
         extra["scaled_from"] = asdict(plan.scaled_from)
+    if config.budget.trunk is not None:
+        step = cooldown_start(plan.schedule_horizon, config.optimizer.decay_share)
+        extra["trunk"] = {"run": Path(config.budget.trunk).name, "step": step}
     return RunFacts(
         cell=plan.cell,
         hyperparameters=hyperparameters(config, plan.processes),
@@ -217,12 +230,26 @@ def _changed(path: Path) -> float:
 
 
 def _recover_checkpoint(folder: RunFolder) -> None:
-    """Finish the exchange of an old for a new checkpoint that a kill interrupted."""
+    """Finish the exchange of an old for a new checkpoint that a kill interrupted.
+
+    A killed run goes on from the latest of its states, which may be one that it keeps for branches.
+    """
     last, old = folder.checkpoints / "last", folder.checkpoints / ".last.old"
     if old.is_dir() and not last.exists():
         old.rename(last)
-    for left in folder.checkpoints.glob(".last.*"):
+    for left in folder.checkpoints.glob(".*"):
         shutil.rmtree(left, ignore_errors=True)
+    kept = folder.kept_steps()
+    if kept and folder.outcome() not in FINISHED and kept[-1] > _step_of(last):
+        put_in_place(folder.kept_state(kept[-1]), folder.checkpoints)
+
+
+def _step_of(state: Path) -> int:
+    """Of a training state; -1 where there is none that can be read."""
+    try:
+        return int(read_json(state / "state.json")["step"])
+    except (ValueError, KeyError, TypeError):
+        return -1
 
 
 def _refuse_to_shorten(folder: RunFolder, plan: Plan) -> None:
@@ -255,6 +282,27 @@ def _refuse_other_configuration(
     folder: RunFolder, plan: Plan, facts: RunFacts, free: tuple[str, ...]
 ) -> None:
     """Going on with other settings would give a curve that no configuration describes."""
+    kind = "a finished" if free else "an unfinished"
+    for key, old, new in _differences(folder, plan, facts, free):
+        raise RequestError(
+            f"run_dir={folder.path}: holds {kind} run with {key}={old}, asked for now is {new}; "
+            f"repeat its configuration to go on, or choose another folder"
+        )
+
+
+def _refuse_other_trunk(branch: Branch, plan: Plan, facts: RunFacts) -> None:
+    """A branch that had trained its first steps otherwise is none."""
+    for key, old, new in _differences(branch.trunk, plan, facts, free_keys(plan.config)):
+        raise RequestError(
+            f"{key}={new}: the trunk budget.trunk={branch.trunk.path} was trained with {key}={old}: "
+            f"take the same, or another trunk"
+        )
+
+
+def _differences(
+    folder: RunFolder, plan: Plan, facts: RunFacts, free: tuple[str, ...]
+) -> list[tuple[str, Any, Any]]:
+    """What a recorded run has otherwise than a plan, beside FREE_KEYS and `free`: (key, recorded, planned)."""
     try:
         before = _flat(OmegaConf.to_container(OmegaConf.load(folder.config)))
         cell = folder.read_facts().cell
@@ -271,13 +319,7 @@ def _refuse_other_configuration(
     ]
     pairs += [(key, cell.get(key), facts.cell[key]) for key in ("dataset", "base_id")]
     pairs.append(("batch over all processes", batch, facts.hyperparameters["batch"]))
-    kind = "a finished" if free else "an unfinished"
-    for key, old, new in pairs:
-        if old != new:
-            raise RequestError(
-                f"run_dir={folder.path}: holds {kind} run with {key}={old}, asked for now is {new}; "
-                f"repeat its configuration to go on, or choose another folder"
-            )
+    return [pair for pair in pairs if pair[1] != pair[2]]
 
 
 def _recorded(config: Config) -> Any:

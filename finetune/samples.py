@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from conf.schema import Samples
+from curves.likeness import Likeness, append_likeness
 from curves.run_folder import RunFolder, write_json
 from finetune.backbone import Backbone
 from finetune.families.base import Conditioning, stack
@@ -53,10 +54,18 @@ class Sampler:
 
     def draw(self, model: nn.Module) -> list[Image.Image]:
         """One image a prompt. Leaves no trace in `model`, the bare trained.TrainedModel."""
+        return self.decode(self.latents(model))
+
+    def latents(self, model: nn.Module) -> Tensor:
+        """(prompts, channels, h, w) of finished images. Leaves no trace in `model`."""
         was_training = model.training
         model.eval()
         latents = self._denoise(model)
         model.train(was_training)
+        return latents
+
+    def decode(self, latents: Tensor) -> list[Image.Image]:
+        """The images that finished latents are."""
         arrays = self._backbone.decode(latents).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         return [Image.fromarray(array) for array in arrays]
 
@@ -78,10 +87,11 @@ class Sampler:
 
 
 def write_samples(
-    folder: RunFolder, step: int, images: Sequence[Image.Image], options: Samples, prompts: list[str]
+    folder: RunFolder, images: Sequence[Image.Image], options: Samples, prompts: list[str], record: Likeness
 ) -> None:
-    """Write samples/step-000064-0.png and so on, and what they are of."""
+    """Write samples/step-000064-0.png and so on, what they are of, and how near they come to the training images."""
     folder.samples.mkdir(parents=True, exist_ok=True)
     write_json(folder.samples / "prompts.json", {"prompts": prompts, "seed": options.seed})
     for index, image in enumerate(images):
-        image.save(folder.samples / f"step-{step:06d}-{index}.png")
+        image.save(folder.samples / f"step-{record.step:06d}-{index}.png")
+    append_likeness(folder.samples, record)

@@ -13,17 +13,19 @@ import torch
 from torch import Tensor
 
 from conf.errors import RequestError
+from conf.inputs import project_path
 from conf.schema import Config
 from conf.secrets import redact
 from curves.panel import Panel
 from curves.run_folder import RunFolder
 from curves.stopping.base import EvaluationRule
-from finetune.averaging import Averaging, make_averaging
+from finetune.averaging import AgingAverage, Averaging, NoAverage, make_averaging
 from finetune.backbone import Backbone
 from finetune.batches import Source
 from finetune.checkpoint import load_checkpoint
 from finetune.data import Data, Panels, make_data
 from finetune.interruption import Interruption
+from finetune.likeness import LikenessMeter
 from finetune.methods import make_trained_model
 from finetune.offload import OffloadedOptimizer
 from finetune.optimizers import ParameterGroup, make_optimizer, text_encoder_scale
@@ -63,10 +65,19 @@ class Counters:
     last_loss: float | None = None
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """What draws samples, and what measures them."""
+
+    sampler: Sampler
+    likeness: LikenessMeter
+
+
 @dataclass
 class Run:
     """One run at work. `trained` is the bare module, `model` the same one as accelerate wraps it for training.
 
+    `aging` is measured beside the weights that count, which `averaging` decides.
     `prior` has class images by the shape of the training images' latents; it is empty without prior preservation.
     """
 
@@ -81,11 +92,12 @@ class Run:
     parameters: list[torch.nn.Parameter]
     optimizer: Any
     averaging: Averaging
+    aging: Averaging
     training: Source
     prior: dict[tuple[int, ...], Source]
     rule: EvaluationRule
     panels: Panels
-    sampler: Sampler | None
+    sampling: Sampling | None
     tracking: Tracking
     progress: Progress
     counters: Counters = field(default_factory=Counters)
@@ -152,11 +164,12 @@ def set_up(plan: Plan, status: RunStatus, interruption: Interruption) -> Run:
         parameters=list(named.values()),
         optimizer=prepared,
         averaging=make_averaging(named, config.optimizer, optimizer),
+        aging=_aging(named, config),
         training=data.training,
         prior=data.prior,
         rule=new_rule(plan),
         panels=data.panels,
-        sampler=_sampler(plan, data, backbone, accelerator),
+        sampling=_sampling(plan, data, backbone, accelerator),
         tracking=_tracking(plan, folder, accelerator, resumed),
         progress=Progress(plan.horizon, plan.grids, accelerator.is_main_process),
     )
@@ -202,7 +215,12 @@ def _optimizer(
     return make_optimizer(groups, config.optimizer, accelerator.device)
 
 
-def _sampler(plan: Plan, data: Data, backbone: Backbone, accelerator: Accelerator) -> Sampler | None:
+def _aging(named: Mapping[str, torch.nn.Parameter], config: Config) -> Averaging:
+    share = config.evaluation.average_share
+    return NoAverage() if share is None else AgingAverage(named, share)
+
+
+def _sampling(plan: Plan, data: Data, backbone: Backbone, accelerator: Accelerator) -> Sampling | None:
     """Samples of the configured prompts, or of the captions of the first held-out (else training) images."""
     options = plan.config.samples
     prompts = sample_prompts(plan)
@@ -210,7 +228,7 @@ def _sampler(plan: Plan, data: Data, backbone: Backbone, accelerator: Accelerato
         return None
     side = plan.pixels
     sizes = backbone.family.sizes((side, side), (0, 0), (side, side))
-    return Sampler(
+    sampler = Sampler(
         backbone,
         [data.cache.text(prompt) | sizes for prompt in prompts],
         data.cache.empty_text() | sizes,
@@ -220,6 +238,9 @@ def _sampler(plan: Plan, data: Data, backbone: Backbone, accelerator: Accelerato
         options.guidance_scale,
         accelerator.autocast,
     )
+    encoder = None if options.encoder is None else project_path(options.encoder)
+    held_out = data.cache.encode(plan.split.held_out if plan.config.evaluation.enabled else [])
+    return Sampling(sampler, LikenessMeter(data.training.encoded, held_out, plan.split.training, encoder))
 
 
 def sample_prompts(plan: Plan) -> list[str]:
@@ -243,6 +264,7 @@ def _resume(run: Run) -> None:
     load_weights(run.trained, checkpoint.weights)
     run.optimizer.load_state_dict(checkpoint.optimizer)
     run.averaging.load_state_dict(checkpoint.average)
+    run.aging.load_state_dict(checkpoint.aging)
     if checkpoint.scaler is not None and run.accelerator.scaler is not None:
         run.accelerator.scaler.load_state_dict(checkpoint.scaler)
     state = dict(checkpoint.counters)

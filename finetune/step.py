@@ -27,7 +27,8 @@ def training_step(run: Run) -> float:
     for _ in range(MOST_TRIES):
         loss = _try_update(run)
         if not run.accelerator.optimizer_step_was_skipped:
-            run.averaging.update(run.counters.step + 1)
+            for average in (run.averaging, run.aging):
+                average.update(run.counters.step + 1)
             return loss
     return math.nan
 

@@ -10,6 +10,8 @@ import uuid
 from PIL import Image
 
 from conf.schema import Tracker
+from conf.wandb_mode import FINISH_S, START_S, one_line, resolve_mode
+from curves.likeness import Likeness, mean
 from curves.point import Point
 from curves.run_folder import write_atomically
 
@@ -24,8 +26,6 @@ LOSSES = (
     "class_panel_loss",
 )
 CELL = "STEPBUDGET_CELL"  # label of the trial's cell in its study, set by the supervisor
-START_S = 15.0  # a server that has not answered by then is taken for one that is not there
-FINISH_S = 60.0  # then the run, which is over, waits no longer for its upload
 LOGGED = (*LOSSES, "lr", "lr_sum", "images_seen")
 
 
@@ -34,7 +34,7 @@ class Tracking(Protocol):
 
     def log_point(self, point: Point) -> None: ...
 
-    def log_samples(self, step: int, images: Sequence[Image.Image]) -> None: ...
+    def log_samples(self, images: Sequence[Image.Image], likeness: Likeness) -> None: ...
 
     def finish(self, outcome: str) -> None: ...
 
@@ -45,7 +45,7 @@ class NoTracking:
     def log_point(self, point: Point) -> None:
         pass
 
-    def log_samples(self, step: int, images: Sequence[Image.Image]) -> None:
+    def log_samples(self, images: Sequence[Image.Image], likeness: Likeness) -> None:
         pass
 
     def finish(self, outcome: str) -> None:
@@ -66,9 +66,17 @@ class WandbTracking:
         known = {name: value for name, value in record.items() if value is not None}
         self._guarded(lambda: self._run.log(known, step=point.step))
 
-    def log_samples(self, step: int, images: Sequence[Image.Image]) -> None:
+    def log_samples(self, images: Sequence[Image.Image], likeness: Likeness) -> None:
+        means = {
+            "sample_distance": mean(likeness.nearest),
+            "held_out_distance": likeness.held_out,
+            "sample_similarity": mean(likeness.similarity),
+        }
+        known = {name: value for name, value in means.items() if value is not None}
         self._guarded(
-            lambda: self._run.log({"samples": [self._image_type(image) for image in images]}, step=step)
+            lambda: self._run.log(
+                {"samples": [self._image_type(image) for image in images], **known}, step=likeness.step
+            )
         )
 
     def finish(self, outcome: str) -> None:
@@ -86,7 +94,7 @@ class WandbTracking:
             act()
         except Exception as error:  # a tracker must never cost a run
             self._failed = True
-            print(f"wandb failed ({_one_line(error)}): going on without it", file=sys.stderr)
+            print(f"wandb failed ({one_line(error)}): going on without it", file=sys.stderr)
 
 
 def start_tracking(
@@ -126,14 +134,10 @@ def start_tracking(
             return WandbTracking(run, wandb.Image)
         except Exception as error:  # a tracker must never cost a run
             then = "offline, `wandb sync` sends it later" if attempt == "online" else "without it"
-            print(f"wandb cannot start {attempt} ({_one_line(error)}): going on {then}", file=sys.stderr)
+            print(f"wandb cannot start {attempt} ({one_line(error)}): going on {then}", file=sys.stderr)
             wandb.teardown()  # whose service keeps the id for itself otherwise
             resumed = True  # a second attempt is for the same run
     return NoTracking()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _identity(file: Path, resumed: bool) -> str:
@@ -143,25 +147,3 @@ def _identity(file: Path, resumed: bool) -> str:
     name = uuid.uuid4().hex[:8]
     write_atomically(file, name + "\n")
     return name
-
-
-def resolve_mode(mode: str) -> str:
-    """The wandb mode: `auto` is WANDB_MODE where it is set, else online with a login, offline without."""
-    if mode != "auto":
-        return mode
-    stated = os.environ.get("WANDB_MODE", "")
-    if stated in ("online", "offline", "disabled"):
-        return stated
-    return "online" if _has_login() else "offline"
-
-
-def _has_login() -> bool:
-    """Whether there is an API key, in the environment or in the netrc file that `wandb login` writes."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
-    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
-    try:
-        return host in netrc.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError):
-        return False

@@ -48,7 +48,7 @@ def make_panel(
     buckets: bool = False,
     noise_seed: int = 0,
 ) -> Panel:
-    """t_ik = floor(T (k - 1 + u_i) / K) for k = 1..K, with a fixed shift u_i an image."""
+    """t_ik = floor(T (k - 1 + u_i) / K) for k = 1..K, with a fixed shift u_i an image. docs/method.md, section 1."""
     grid = [
         [
             int(timesteps * (stratum + panel_shift(example.content, noise_seed)) / strata)

@@ -23,6 +23,7 @@ from conf.compose import (
 from conf.errors import RequestError
 from conf.quoting import override
 from conf.schema import Config, Launch, SpaceParameter
+from sweep.branches import budgets, check_branches
 from sweep.inputs import check_inputs, check_sampling, check_start, leave_one_out
 from sweep.points import read_starts
 from sweep.space import CellSpace, Parameter, Values, trial_overrides
@@ -95,13 +96,15 @@ class Request:
         return Path(self.config.runs_dir).absolute() / name
 
     @property
-    def folds(self) -> int:
-        """Runs of one trial: one a fold."""
-        return (self.config.dataset.folds or 1) if self.config.sweep.folds else 1
+    def runs_a_trial(self) -> int:
+        """Runs of one parameter set: one a fold, or a trunk and its branches."""
+        if self.config.sweep.folds:
+            return self.config.dataset.folds or 1
+        return 1 + len(budgets(self.config))
 
     def runs_of(self, cell: Cell) -> int:
         """Planned runs of a cell."""
-        return cell.trials * self.folds
+        return cell.trials * self.runs_a_trial
 
     @property
     def planned(self) -> int:
@@ -244,6 +247,7 @@ def _compose_cell(levels: dict[str, str], overrides: tuple[str, ...]) -> Cell:
         configs = compose_branches(node, base, space) if space.parameters else [config]
         for item in configs:
             check_inputs(item)
+        check_branches(config, {item.name for item in space.parameters})
         check_sampling(config, space)
         grid = config.sweep.sampler.name == "grid"
         trials = len(space.grid()) if grid else config.sweep.trials

@@ -33,6 +33,7 @@ class Session:
         rows: of all trials of the study.
         diverged: by cell, in words.
         halt: None where nothing stopped it.
+        enough: whether an adaptive design has ended it: no cell needs the trials that it lacks.
     """
 
     request: Request
@@ -42,10 +43,11 @@ class Session:
     totals: Totals
     halt: Halt | None
     account: Account
+    enough: bool = False
 
     def limit_reached(self) -> str | None:
         """The limit that left trials undone, in words."""
-        if self.totals.done >= self.totals.planned:
+        if self.enough or self.totals.done >= self.totals.planned:
             return None
         if self.halt is not None:
             return self.halt.reason if self.halt.status == LIMIT_REACHED else None
@@ -67,6 +69,11 @@ class Session:
             self.totals.planned,
             command("resume", self.folder.path),
         )
+        if self.enough:
+            say(
+                f"{done} of {planned} trials were enough: high/low of the minimum is at most "
+                f"{self.request.config.sweep.narrow_enough:g} in every cell that has trials left"
+            )
         if (reached := self.limit_reached()) is not None:
             say(f"{done} of {planned} trials are done: a limit is reached: {reached}")
             say(f"raise it and continue with: {how_to_raise(reached, self.folder.path)}")
@@ -78,7 +85,7 @@ class Session:
                 raise RequestError(self.halt.reason)
             return self.halt.status
         self._refuse_failure()
-        if done < planned:
+        if done < planned and not self.enough:
             raise WorkError(f"{planned - done} trials were ended from outside: {again} continues them")
         say(f"next: python -m analysis report {shown(self.folder.path)}")
         return 0

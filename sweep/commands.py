@@ -12,7 +12,7 @@ from sweep.extension import may_grow, refuse_all_but_growth, refuse_changes
 from sweep.hints import command, shown
 from sweep.locks import lock_study
 from sweep.plan import make_plan
-from sweep.record import StudyFolder, check_code, hardware_facts, may_change, write_record
+from sweep.record import DESIGN, StudyFolder, check_code, hardware_facts, may_change, write_record
 from sweep.usage import overview, usage_of
 from sweep.watching import dashboard, status, stop
 
@@ -99,12 +99,13 @@ def resume(arguments: Sequence[str]) -> int:
 def _refuse_other_keys(item: str) -> None:
     """What `resume` may not change."""
     key = key_of(item)
-    if may_grow(key) or key == "sweep.storage" or key.startswith("sweep.limits"):
+    if may_grow(key) or key in ("sweep.storage", *DESIGN) or key.startswith("sweep.limits"):
         return
     if key.split(".")[0] not in _LATER or not may_change(key):
         raise RequestError(
             f"{item}: a study keeps its settings; resume may change launch.* (but launch.processes), tracker.*, "
-            "device, sweep.limits.* and sweep.storage; sweep.trials, budget.max_steps and sweep.factors may grow"
+            f"device, sweep.limits.*, sweep.storage, {', '.join(DESIGN)}; sweep.trials, budget.max_steps and sweep.factors "
+            "may grow"
         )
 
 

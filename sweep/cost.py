@@ -201,6 +201,12 @@ def _weights_megabytes(config: Config) -> float:
     return weights
 
 
+def state_megabytes(config: Config) -> float:
+    """A training state."""
+    share = _ADAPTER_SHARE * (config.method.rank or 8) / 8 if config.method.adapter == "lora" else 1.0
+    return config.base_model.megabytes * share * _STATE_SIZE
+
+
 def _picture_rounds(config: Config) -> int:
     """How often a run draws its samples."""
     rounds, step = 2, config.samples.first_step

@@ -8,6 +8,7 @@ from conf.errors import RequestError
 from conf.quoting import override
 from conf.schema import Config
 from curves.run_folder import RunFolder
+from sweep.branches import budgets
 from sweep.cells import Request
 from sweep.hints import command
 from sweep.record import StudyFolder, differences
@@ -63,7 +64,13 @@ def refuse_all_but_growth(folder: StudyFolder, record: Mapping[str, Any], reques
                 "restore the files in conf/ where they have changed since, or start another study with study=NAME"
             )
     schedule = request.config.optimizer.schedule
-    if request.config.budget.max_steps != record["config"]["budget"]["max_steps"] and schedule != "constant":
+    longer = request.config.budget.max_steps != record["config"]["budget"]["max_steps"]
+    if longer and budgets(request.config):
+        raise RequestError(
+            f"{STEPS}={request.config.budget.max_steps}: trunks and their branches have the budgets that the study was "
+            "started with: start another study with study=NAME"
+        )
+    if longer and schedule != "constant":
         raise RequestError(
             f"{STEPS}={request.config.budget.max_steps}: with optimizer.schedule={schedule} more steps are another "
             "schedule from the first step on: start another study with study=NAME"
@@ -92,7 +99,12 @@ def _shown(value: Any) -> str:
 
 
 def falls_short(folder: RunFolder, config: Config) -> bool:
-    """Whether a finished run ended at fewer steps than are asked for now, before it had passed its minimum."""
+    """Whether a finished run ended at fewer steps than are asked for now, before it had passed its minimum.
+
+    Never a trunk or a branch, each of which has its own.
+    """
+    if budgets(config):
+        return False
     status = folder.read_status()
     if folder.outcome() != "complete" or status is None or status.step >= (config.budget.max_steps or 0):
         return False

@@ -142,9 +142,15 @@ def _check_rule(config: Config) -> None:
     from curves.stopping.registry import make_rule  # here, since it loads scipy
 
     steps = config.budget.max_steps or 1
-    horizon = {"horizon_steps": steps, "horizon_lr_sum": steps * config.optimizer.lr}
+    images = config.dataset_size.images or 1
     try:
-        make_rule(config.stopping.name, **horizon, **config.stopping.parameters)
+        make_rule(
+            config.stopping.name,
+            horizon_steps=steps,
+            horizon_lr_sum=steps * config.optimizer.lr,
+            images=images,
+            **config.stopping.parameters,
+        )
     except (TypeError, ValueError) as error:
         raise RequestError(f"stopping={config.stopping.name}: {error}") from error
 

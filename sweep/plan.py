@@ -1,14 +1,17 @@
 """`sweep plan`: every cell composed and checked, with what it will cost, and whether the limits hold."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from conf.schema import Config
 from curves.run_folder import find_runs
 from curves.spent import Account, Spent, amount, read_account
+from sweep.branches import budgets, trained_steps
 from sweep.cells import Cell, Request
 from sweep.clock import duration
-from sweep.cost import Cost, expected_cost, read_earlier_runs
+from sweep.cost import Cost, EarlierRun, Measured, expected_cost, read_earlier_runs, state_megabytes
 from sweep.extension import refuse_changes
 from sweep.gpus import find_gpus
 from sweep.launch import slot_count
@@ -54,10 +57,10 @@ class Plan:
         runs = [self.request.runs_of(cell) for cell in self.request.cells]
         seconds = share * sum(count * cost.seconds for count, cost in zip(runs, self.costs, strict=True))
         megabytes = share * sum(count * cost.megabytes for count, cost in zip(runs, self.costs, strict=True))
-        steps = sum(
-            count * (cell.config.budget.max_steps or 0)
-            for count, cell in zip(runs, self.request.cells, strict=True)
-        )
+        trials = [sum(trained_steps(cell.config)) for cell in self.request.cells]
+        if self.request.config.sweep.folds:
+            trials = [self.request.runs_a_trial * steps for steps in trials]
+        steps = sum(cell.trials * steps for cell, steps in zip(self.request.cells, trials, strict=True))
         gpu_hours = self.spent.gpu_hours + seconds * self.devices / 3600
         price = limits.price_per_gpu_hour
         spent = Spent(
@@ -72,12 +75,10 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan in words."""
-        request, folds = self.request, self.request.folds
+        request = self.request
         counts = sorted({cell.trials for cell in request.cells})
         per_cell = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        product = f"{len(request.cells)} cells x {per_cell} trials" + (
-            f" x {folds} folds" if folds > 1 else ""
-        )
+        product = f"{len(request.cells)} cells x {per_cell} trials{_runs_of_each(request)}"
         lines = [f"{product} = {request.planned} trials, {self._sampling()}", *self._cell_lines()]
         account = self.account()
         slots = f"{self.slots} slot{'s' if self.slots > 1 else ''}"
@@ -108,7 +109,12 @@ class Plan:
             " (every point of the space: sweep.trials has no effect)" if sweep.sampler.name == "grid" else ""
         )
         objectives = f", minimizing {' and '.join(sweep.objectives)}" if len(sweep.objectives) > 1 else ""
-        return f"sampler {sweep.sampler.name}{grid}, {pruner}{objectives}"
+        design = (
+            f"; adaptive: ends once high/low of every minimum is at most {sweep.narrow_enough:g}"
+            if sweep.design == "adaptive"
+            else ""
+        )
+        return f"sampler {sweep.sampler.name}{grid}, {pruner}{objectives}{design}"
 
     def _cell_lines(self) -> list[str]:
         """One line a cell, and below it what is searched there."""
@@ -121,7 +127,7 @@ class Plan:
             unit = Account(Spent(), {}, on_gpus=self.on_gpus).unit("gpu_hours")
             memory = f", {cost.memory_gib:.1f} GiB" if cost.memory_gib is not None else ""
             lines.append(
-                f"  {cell.label:<{width}}  {trials} x {cell.config.budget.max_steps} steps, about "
+                f"  {cell.label:<{width}}  {trials} x {_steps_of(cell)} steps, about "
                 f"{duration(cost.seconds)} each; {amount(hours)} {unit}, {_size(cost.megabytes * trials)}{memory}; "
                 f"{_searched(cell)}"
             )
@@ -169,7 +175,19 @@ def expected_costs(request: Request) -> list[Cost]:
     """Of one trial of each cell: by its probe, else by earlier runs, else by the base model's figures."""
     probes = read_probes(request)
     earlier = read_earlier_runs(Path(request.config.runs_dir).absolute())
-    return [expected_cost(cell.config, earlier, probes.get(cell.label)) for cell in request.cells]
+    return [_run_cost(cell.config, earlier, probes.get(cell.label)) for cell in request.cells]
+
+
+def _run_cost(config: Config, earlier: Sequence[EarlierRun], probe: Measured | None) -> Cost:
+    """Of one run of a cell; where it has a trunk and branches, their mean."""
+    costs = []
+    for steps in trained_steps(config):
+        own = copy.deepcopy(config)
+        own.budget.max_steps = steps
+        costs.append(expected_cost(own, earlier, probe))
+    mean = sum(cost.seconds for cost in costs) / len(costs)
+    kept = state_megabytes(config) * (len(costs) - 1) / len(costs)
+    return replace(costs[0], seconds=mean, megabytes=costs[0].megabytes + kept)
 
 
 def finished_trials(folder: StudyFolder) -> int:
@@ -187,6 +205,27 @@ def _searched(cell: Cell) -> str:
 def _described(parameter: Parameter) -> str:
     where = ", ".join(f"{name}={'|'.join(map(str, wanted))}" for name, wanted in parameter.conditions)
     return describe(parameter.declared) + (f" (where {where})" if where else "")
+
+
+def _runs_of_each(request: Request) -> str:
+    """Where a parameter set is several runs: which, in words."""
+    if request.config.sweep.folds:
+        return f" x {request.runs_a_trial} folds" if request.runs_a_trial > 1 else ""
+    branches = len(budgets(request.config))
+    return f" x (a trunk and {branches} branches)" if branches else ""
+
+
+def _steps_of(cell: Cell) -> str:
+    """Of one run; of a trunk and its branches the mean, and what all budgets cost by the longest of them."""
+    steps, longest = trained_steps(cell.config), cell.config.budget.max_steps or 1
+    if len(steps) == 1:
+        return str(longest)
+    shown = ", ".join(map(str, budgets(cell.config)))
+    apart = sum(budgets(cell.config)) / longest
+    return (
+        f"{sum(steps) / len(steps):.0f} (budgets {shown}: {sum(steps) / longest:.2f} times the longest, "
+        f"{apart:.2f} from scratch)"
+    )
 
 
 def _sources(costs: Sequence[Cost]) -> str:

@@ -29,7 +29,12 @@ _MAY_CHANGE = (
     "cache_dir",
     "device",
 )  # where and how fast, not what
-_MAY_GROW = ("sweep.limits", "sweep.storage")
+DESIGN = (
+    "sweep.design",
+    "sweep.narrow_enough",
+    "sweep.least_trials",
+)  # which trial comes next, not what one is
+_MAY_GROW = ("sweep.limits", "sweep.storage", *DESIGN)
 _KEPT = ("launch.processes",)  # though below those: it multiplies the batch
 _KEYS = {"overrides": list, "config": dict, "cells": list, "trials": int, "created": str}
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
-from conf.schema import Evaluation
+from conf.schema import Cooldown, Evaluation
 from conf.validate_sweep import LOSS
 from curves.run_folder import RunFolder
 from curves.spent import read_account
+from sweep.branches import stated_budgets
 from sweep.record import StudyFolder
 from sweep.rows import front_lines, fronts, row_of
 from sweep.table import Row, Totals, draw
@@ -27,7 +28,9 @@ def read_study(folder: StudyFolder, owner: int | None) -> dict[str, Any]:
     recorded = record["config"].get("evaluation") or {}
     evaluation = Evaluation(**{key: value for key, value in recorded.items() if key in known})
     objectives = (record["config"].get("sweep") or {}).get("objectives") or [LOSS]
-    planned = sum(int(cell.get("trials", record["trials"])) for cell in record["cells"]) * _folds(record)
+    planned = sum(int(cell.get("trials", record["trials"])) for cell in record["cells"]) * _runs_a_trial(
+        record
+    )
     rows = [
         _row(RunFolder(path), owner, evaluation, objectives)
         for path in sorted(folder.trials.glob("[0-9]*-*"))
@@ -76,10 +79,13 @@ def print_status(records: Sequence[dict[str, Any]]) -> None:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _folds(record: dict[str, Any]) -> int:
-    """Runs of one trial."""
-    config = record["config"]
-    return int(config["dataset"]["folds"]) if (config.get("sweep") or {}).get("folds") else 1
+def _runs_a_trial(record: dict[str, Any]) -> int:
+    """Runs of one parameter set: one a fold, or a trunk and its branches."""
+    config, sweep = record["config"], record["config"].get("sweep") or {}
+    if sweep.get("folds"):
+        return int(config["dataset"]["folds"])
+    cooldown = sweep.get("cooldown") or {}
+    return 1 + len(stated_budgets(Cooldown(**cooldown), config["budget"]["max_steps"]))
 
 
 def _row(folder: RunFolder, owner: int | None, evaluation: Evaluation, objectives: Sequence[str]) -> Row:

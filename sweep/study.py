@@ -75,7 +75,7 @@ class CellStudy:
         name: of the Optuna study, where it is not the label.
         owner: id of the study that it belongs to; None where nobody else can have it.
         grid: steps at which held-out losses are compared, the last one the horizon.
-        folds: runs with the same values: each is a trial of Optuna's, number by number.
+        runs: with the same values, one a fold or a trunk and its branches: each is a trial of Optuna's, number by number.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class CellStudy:
         sweep: Sweep,
         trials: int,
         grid: Sequence[int],
-        folds: int = 1,
+        runs: int = 1,
         name: str | None = None,
         owner: str | None = None,
     ) -> None:
@@ -97,7 +97,7 @@ class CellStudy:
         self._sampler = sweep.sampler
         self._trials = trials
         self._grid = list(grid)
-        self._folds = folds
+        self._runs = runs
         first_step = next((step for step in self._grid if step > 0), 1)
         self._pruner = make_pruner(sweep.pruner, first_step, max(self._grid[-1], 1))
         self._study: Study = optuna.create_study(
@@ -146,7 +146,7 @@ class CellStudy:
 
     def takes_start(self) -> bool:
         """Whether the next trial is the one that takes over values from elsewhere: the first without a stated point."""
-        return self._asked == len(self._space.starts) * self._folds
+        return self._asked == len(self._space.starts) * self._runs
 
     def ask(self, start: Start | None = None) -> Asked:
         """A new trial: with the values of a stated point, of `start`, or sampled ones.
@@ -213,6 +213,11 @@ class CellStudy:
         """Trials that have ended, in the order of their numbers."""
         return [self._as_asked(trial) for trial in self._all() if trial.state.is_finished()]
 
+    def folder(self, number: int) -> str | None:
+        """The run folder of a trial; None where it has none yet."""
+        found = self._storage.get_trial(self._trial_id(number)).user_attrs.get(FOLDER)
+        return None if found is None else str(found)
+
     def folders(self) -> list[str]:
         """The run folders of all trials, in the order of the trials."""
         return [str(trial.user_attrs[FOLDER]) for trial in self._all() if FOLDER in trial.user_attrs]
@@ -224,7 +229,7 @@ class CellStudy:
 
     def _sample(self, frozen: FrozenTrial) -> Asked:
         """Give a trial the values that it still lacks."""
-        question = Question(self.label, frozen.number // self._folds, self._trials)
+        question = Question(self.label, frozen.number // self._runs, self._trials)
         fixed = {**self._fixed(frozen), **frozen.params}
         sampler = make_sampler(self._sampler, self._space, question, fixed, self._divergence)
         # Loaded anew: a study keeps trials that it has read, until it is told one itself.
@@ -240,11 +245,11 @@ class CellStudy:
     def _fixed(self, frozen: FrozenTrial) -> dict[str, Any]:
         """Values by label that a trial has anyway.
 
-        Those of its set's first fold, of a point that the space states, or of a trial elsewhere.
+        Those of its set's first run, of a point that the space states, or of a trial elsewhere.
         """
-        place, fold = divmod(frozen.number, self._folds)
-        if fold > 0:
-            return dict(self._storage.get_trial(self._trial_id(frozen.number - fold)).params)
+        place, member = divmod(frozen.number, self._runs)
+        if member > 0:
+            return dict(self._storage.get_trial(self._trial_id(frozen.number - member)).params)
         if START in frozen.user_attrs:
             return dict(frozen.user_attrs[START])
         stated = self._sampler.name != "grid" and place < len(self._space.starts)

@@ -17,9 +17,11 @@ from conf.errors import RequestError
 from curves.run_folder import RunFolder, Verdict
 from sweep.alarm import Alarm
 from sweep.attempts import Attempt, failures_in_vain, note_end, note_start, read_attempts
+from sweep.branches import verdict_without_trunk
 from sweep.cells import Cell, Request, key_of
 from sweep.closing import Halt, Session
 from sweep.cost import measured_speed
+from sweep.design import Design
 from sweep.hints import shown
 from sweep.inputs import NEIGHBOURS
 from sweep.launch import LaunchBackend, Order, Process, trainer_command, trial_environment
@@ -42,6 +44,7 @@ from sweep.start import Starts
 from sweep.study import Asked, CellStudy
 from sweep.table import Row, Totals
 from sweep.trial import Before, RunningTrial
+from sweep.trunks import Trunks
 
 CTRL_C = "Ctrl-C"
 AGAIN_S = 1.0  # a Ctrl-C that comes sooner after a stop began is part of the same request
@@ -82,12 +85,15 @@ class Supervisor:
                 sweep=sweep,
                 trials=cell.trials,
                 grid=shared_grid(cell.config),
-                folds=request.folds,
+                runs=request.runs_a_trial,
                 name=f"{folder.name}/{cell.label}" if shared else None,
                 owner=str(folder.read()["id"]) if shared else None,
             )
             for cell in request.cells
         }
+        self._design = Design(folder, sweep) if sweep.design == "adaptive" else None
+
+        self._trunks = Trunks(request, folder.trials, self._studies)
         self._starts = Starts(sweep.start_from, request.cells, self._studies, sweep.storage)
         costs = zip(request.cells, expected_costs(request), strict=True)
         self._expected = {cell.label: cost.seconds for cell, cost in costs}
@@ -164,6 +170,9 @@ class Supervisor:
             if slot in taken:
                 continue
             following = self._next()
+            while following is not None and self._lost_trunk(*following):
+                self._end_without_trunk(*following)
+                following = self._next()
             if following is None:
                 return
             self._start(slot, *following)
@@ -176,27 +185,72 @@ class Supervisor:
         open_cells = self._open_cells()
         if not open_cells or trials_exhausted(self._account) is not None:
             return None
-        if self._request.config.sweep.start_from == NEIGHBOURS:  # which have to have come before
+        if self._design is not None:
+            chosen = self._design.choose(open_cells, self._folders())
+            if chosen is None:
+                return None
+            cell = chosen
+        elif self._request.config.sweep.start_from == NEIGHBOURS:  # which have to have come before
             cell = open_cells[0]
         else:
             cell = min(open_cells, key=lambda item: (self._asked(item), -self._expected[item.label]))
         study = self._studies[cell.label]
         return cell, study.ask(self._starts.of(cell) if study.takes_start() else None)
 
+    def _folders(self) -> dict[str, list[str]]:
+        """The run folders of each cell's trials that are there, by its label."""
+        trials = self._folder.trials
+        return {
+            label: [name for name in study.folders() if (trials / name).is_dir()]
+            for label, study in self._studies.items()
+        }
+
+    def _narrow_enough(self) -> bool:
+        """Whether an adaptive design has ended the sweep: no cell that lacks trials needs them."""
+        open_cells = self._open_cells()
+        unfinished = any(row.outcome in UNFINISHED for row in self._rows.values())
+        if self._design is None or self._halt is not None or not open_cells or unfinished:
+            return False
+        folders = self._folders()
+        return all(self._design.narrow(folders[cell.label]) for cell in open_cells)
+
     def _open_cells(self) -> list[Cell]:
-        """Cells that lack trials."""
-        return [cell for cell in self._request.cells if self._asked(cell) < self._request.runs_of(cell)]
+        """Cells that lack trials, the next of which can start."""
+        lacking = (cell for cell in self._request.cells if self._asked(cell) < self._request.runs_of(cell))
+        unfinished = {asked.folder for _, asked in self._waiting}
+        unfinished |= {trial.folder.path.name for trial in self._running}
+        return [
+            cell
+            for cell in lacking
+            if self._trunks.is_due(cell, self._studies[cell.label].asked(), unfinished)
+        ]
+
+    def _lost_trunk(self, cell: Cell, asked: Asked) -> bool:
+        """Whether a trial is a branch that has not started and never can."""
+        return asked.folder is None and not self._trunks.has_state(cell, asked.number)
+
+    def _end_without_trunk(self, cell: Cell, asked: Asked) -> None:
+        """Record a branch whose trunk has ended before it."""
+        asked = self._named(cell, asked)
+        folder = RunFolder(self._folder.trials / str(asked.folder))
+        trunk = self._trunks.of(cell, asked.number)
+        assert trunk is not None
+        verdict = verdict_without_trunk(trunk)
+        folder.write_verdict(verdict)
+        number = int(folder.path.name.split("-", 1)[0])
+        self._rows[folder.path.name] = Row(
+            number, cell.label, outcome=verdict.outcome, reason=verdict.reason, values=asked.values
+        )
+        self._screen.event(f"{verdict.outcome} {folder.path.name} ({verdict.reason})", True)
+        self._studies[cell.label].tell(asked.number, "failed")
 
     def _asked(self, cell: Cell) -> int:
         return self._studies[cell.label].asked() - self._lost[cell.label]
 
     def _start(self, slot: int, cell: Cell, asked: Asked) -> None:
         """Start a trial, new or continued, in its run folder."""
-        name = asked.folder
-        if name is None:
-            name, self._next_number = f"{self._next_number:04d}-{cell.label}", self._next_number + 1
-            asked = replace(asked, folder=name)
-            self._studies[cell.label].assign(asked.number, name)
+        asked = self._named(cell, asked)
+        name = str(asked.folder)
         folder = RunFolder(self._folder.trials / name)
         folder.path.mkdir(parents=True, exist_ok=True)
         attempts = read_attempts(folder)
@@ -214,18 +268,28 @@ class Supervisor:
         note_start(folder, overrides, self._devices, changes)
         process = _start(self._backend, slot, order)
         spent = sum(attempt.seconds for attempt in attempts)
-        self._running.append(RunningTrial(number, cell, asked, folder, process, slot, before, spent))
-        self._rows[name] = Row(
-            number, cell.label, max_steps=cell.config.budget.max_steps, values=asked.values
-        )
+        begins = self._trunks.first_step(cell, asked.number)
+        trial = RunningTrial(number, cell, asked, folder, process, slot, before, spent, begins)
+        self._running.append(trial)
+        steps = self._derived(cell, asked).get("budget.max_steps", cell.config.budget.max_steps)
+        self._rows[name] = Row(number, cell.label, max_steps=steps, values=asked.values)
         again = f"{'continued' if before.status else 'started'} {name}"
         origin = f", {asked.origin}" if asked.origin else ""
-        self._screen.event(again + self._values(asked, changes) + origin)
+        self._screen.event(again + self._values(cell, asked, changes) + origin)
 
-    def _values(self, asked: Asked, changes: dict[str, Any]) -> str:
-        """What a trial was sampled with, its fold, and what an attempt changes."""
-        fold = {key: value for key, value in self._derived(asked).items() if key == "dataset.fold"}
-        values = asked.values | fold | changes
+    def _named(self, cell: Cell, asked: Asked) -> Asked:
+        """A trial with its run folder's name."""
+        if asked.folder is not None:
+            return asked
+        name, self._next_number = f"{self._next_number:04d}-{cell.label}", self._next_number + 1
+        self._studies[cell.label].assign(asked.number, name)
+        return replace(asked, folder=name)
+
+    def _values(self, cell: Cell, asked: Asked, changes: dict[str, Any]) -> str:
+        """What a trial was sampled with, its fold or its budget as a branch, and what an attempt changes."""
+        shown = ("dataset.fold", "budget.max_steps")
+        own = {key: value for key, value in self._derived(cell, asked).items() if key in shown}
+        values = asked.values | own | changes
         return f" ({', '.join(f'{key}={_short(value)}' for key, value in values.items())})" if values else ""
 
     def _changes(self, attempts: Sequence[Attempt], cell: Cell, asked: Asked) -> dict[str, Any] | None:
@@ -242,15 +306,17 @@ class Supervisor:
                 item for item in cell.overrides if key_of(item) != "sweep.storage"
             ),  # which may hold a password
             *trial_overrides(asked.values | changes),
-            *trial_overrides(self._derived(asked)),
+            *trial_overrides(self._derived(cell, asked)),
             *trial_overrides(place),
         ]
 
-    def _derived(self, asked: Asked) -> dict[str, int]:
-        """Seed and fold of a trial, by its number: the folds of one parameter set share its seed."""
-        parameter_set, fold = divmod(asked.number, self._request.folds)
+    def _derived(self, cell: Cell, asked: Asked) -> dict[str, Any]:
+        """What follows from a trial's number: its seed, which runs of one parameter set share, and which of them it is."""
+        parameter_set, member = divmod(asked.number, self._request.runs_a_trial)
         seed = {} if "seed" in asked.values else {"seed": self._request.config.seed + parameter_set}
-        return seed | ({"dataset.fold": fold} if self._request.config.sweep.folds else {})
+        if self._request.config.sweep.folds:
+            return seed | {"dataset.fold": member}
+        return seed | self._trunks.values(cell, asked)
 
     # --- following ---
 
@@ -377,6 +443,7 @@ class Supervisor:
             totals=self._totals(),
             halt=self._halt,
             account=self._account,
+            enough=self._narrow_enough(),
         )
 
 

@@ -52,6 +52,7 @@ class RunningTrial:
         slot: int,
         before: Before,
         seconds_before: float = 0.0,
+        begins: int = 0,
     ) -> None:
         self.number = number
         self.cell = cell
@@ -62,7 +63,8 @@ class RunningTrial:
         self.tail = CurveTail(folder.curve)
         self.status: Status | None = None
         self.stop: Stop | None = None
-        self.first_step = 0 if before.status is None else None  # that this attempt's status has shown
+        # Of a first attempt; of a later one what its status has shown.
+        self.first_step = begins if before.status is None else None
         self._process = process
         self._launch = cell.config.launch
         self._seconds_before = seconds_before

@@ -50,7 +50,7 @@ def test_cfg_prints_the_configuration_and_trains_nothing() -> None:
     config = yaml.safe_load(python("train.py", "--cfg", "job", "dataset_size=n16", "optimizer.lr=0.5"))
     assert (config["dataset_size"]["images"], config["optimizer"]["lr"]) == (16, 0.5)
     assert python("train.py", "--cfg", "job", "--package", "budget") == (
-        "# @package budget\nname: fixed\nmax_steps: 400\nhorizon: null\nstudy: null\n"
+        "# @package budget\nname: fixed\nmax_steps: 400\nhorizon: null\nstudy: null\ntrunk: null\n"
     )
 
 
@@ -79,7 +79,7 @@ def test_tab_completion_in_a_shell() -> None:
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     complete, answers = done.stdout.splitlines()
     assert "hydra_bash_completion python" in complete
-    assert answers.split() == ["stopping=patience", "stopping=posterior"]
+    assert answers.split() == ["stopping=patience", "stopping=posterior", "stopping=pq"]
 
 
 def test_help_that_nobody_reads_to_its_end_ends_quietly() -> None:

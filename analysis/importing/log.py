@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 import math
+import statistics
 from typing import Any, NamedTuple
 
 MOST_STEPS = 10_000_000  # a larger one is damage
@@ -100,7 +101,7 @@ def _one(values: Sequence[float], mean: bool) -> float:
     finite = [value for value in values if math.isfinite(value)]
     if not mean or not finite:
         return values[-1]
-    return math.fsum(value / len(finite) for value in finite)  # a sum of the largest would overflow
+    return statistics.mean(finite)  # exact: a sum of the largest would overflow
 
 
 def _finite(values: dict[int, float], notes: list[str]) -> Series:

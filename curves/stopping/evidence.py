@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
-from curves.posterior import FEWEST_POINTS, CurvePosterior, TimePrior, fit
+from curves.posterior import FEWEST_POINTS, TimePrior
+from curves.stopping.appraisal import Appraisal, Outlook, appraise
 from curves.stopping.base import EvaluationRule
 
 
@@ -15,8 +17,9 @@ from curves.stopping.base import EvaluationRule
 class PosteriorBased(EvaluationRule):
     """What the rules that fit the curve share.
 
-    time_prior_median, time_prior_log_sd: prior of the lr_sum at the minimum (None: half of the horizon,
-    wide).
+    time_prior_median, time_prior_log_sd: prior of the lr_sum at the minimum (None: half of the horizon, wide).
+    least_evaluations: below or at so many nothing is decided. futility: stop where P(gain > 0) falls below it, after
+    futility_evaluations and futility_share of the horizon. appraiser: what fits; a replay remembers its answers.
     """
 
     time_prior_median: float | None = None
@@ -25,6 +28,17 @@ class PosteriorBased(EvaluationRule):
     futility: float = 0.05
     futility_evaluations: int = 8
     futility_share: float = 0.1
+    appraiser: Callable[[Outlook], Appraisal] = field(
+        default_factory=lambda: appraise, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        median = self.time_prior_median
+        self._require("time_prior_median", median is None or median > 0, "positive, or null")
+        self._require("time_prior_log_sd", self.time_prior_log_sd > 0, "positive")
+        for name in ("futility", "futility_share"):
+            self._require(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
 
     def decide(self) -> str | None:
         """Fit once there is enough to fit: futility first, then the rule where a gain is established."""
@@ -33,45 +47,47 @@ class PosteriorBased(EvaluationRule):
             return None
         if not self.gain_is_established() and len(self.finite) < self.futility_evaluations:
             return None
-        posterior = self.fit()
-        if self.is_futile(posterior):
-            return f"no gain to be expected: P(gain > 0) = {posterior.probability_of_gain:.3f}"
-        return self.judge(posterior) if self.gain_is_established() else None
+        appraisal = self.appraiser(self.outlook())
+        if self.is_futile(appraisal):
+            return f"no gain to be expected: P(gain > 0) = {appraisal.probability_of_gain:.3f}"
+        return self.judge(appraisal) if self.gain_is_established() else None
 
-    def judge(self, posterior: CurvePosterior) -> str | None:
+    def judge(self, appraisal: Appraisal) -> str | None:
         """Why to stop, given that the kept checkpoint beats the base model."""
         raise NotImplementedError
 
-    def fit(self) -> CurvePosterior:
-        """Posterior of the curve so far."""
+    def outlook(self) -> Outlook:
+        """The curve so far, where it may go, and the prior."""
         prior = (
             None
             if self.time_prior_median is None
             else TimePrior(self.time_prior_median, self.time_prior_log_sd)
         )
-        return fit(self.curve(), horizon_lr_sum=self.horizon_lr_sum, time_prior=prior)
+        return Outlook(self.curve(), self.horizon_steps, self.horizon_lr_sum, prior)
 
     def gain_is_established(self) -> bool:
-        """Paired improvement of the best checkpoint over step 0 above 2 standard errors, clustered by image.
+        """Paired improvement over step 0 above 2 standard errors, clustered by image, at any evaluation so far.
 
-        Without image losses, the scatter of neighbouring evaluations stands in for the error.
+        At any, since images part ways as a run goes on: the best checkpoint's error can outgrow its improvement, and
+        a rule that asked again would then let a run climb its wall. Without image losses, the scatter of neighbouring
+        evaluations stands in for the error.
         """
-        start, best = self.finite[0], self.best
-        if best is None or best.step == start.step:
+        curve = self.curve()
+        if len(curve.loss) < 2:
             return False
-        if start.image_loss and best.image_loss and len(start.image_loss) == len(best.image_loss) > 1:
-            difference = np.array(start.image_loss) - np.array(best.image_loss)
-            error = difference.std(ddof=1) / np.sqrt(len(difference))
-        else:
-            losses = np.array([e.val_loss for e in self.finite])
-            error = np.median(np.abs(np.diff(losses, 2))) / np.sqrt(6) * 1.4826
-            difference = np.array([start.val_loss - best.val_loss])
-        return bool(difference.mean() > 2 * error)
+        if curve.image_loss is not None and curve.image_loss.shape[1] > 1:
+            difference = curve.image_loss[0] - curve.image_loss[1:]
+            error = difference.std(axis=1, ddof=1) / np.sqrt(difference.shape[1])
+            return bool((difference.mean(axis=1) > 2 * error).any())
+        scatter = (
+            np.median(np.abs(np.diff(curve.loss, 2))) / np.sqrt(6) * 1.4826 if len(curve.loss) > 2 else np.inf
+        )
+        return bool(curve.loss[0] - curve.loss.min() > 2 * scatter)
 
-    def is_futile(self, posterior: CurvePosterior) -> bool:
+    def is_futile(self, appraisal: Appraisal) -> bool:
         """No gain in sight, past the first transient: worse than the start, and not on the way down."""
         finite = self.finite
-        if len(finite) < self.futility_evaluations or posterior.probability_of_gain >= self.futility:
+        if len(finite) < self.futility_evaluations or appraisal.probability_of_gain >= self.futility:
             return False
         if finite[-1].lr_sum < self.futility_share * self.horizon_lr_sum:
             return False
@@ -92,12 +108,16 @@ class Evidence(PosteriorBased):
     confidence: float = 0.95
     rise: float = 0.1
 
-    def judge(self, posterior: CurvePosterior) -> str | None:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require("confidence", 0 < self.confidence < 1, "between 0 and 1")
+        self._require("rise", self.rise >= 0, "0 or more")
+
+    def judge(self, appraisal: Appraisal) -> str | None:
         """P(s_n > s*) against the confidence, with the gain sure as well and the rise seen."""
-        passed = posterior.probability_passed()
-        sure = passed >= self.confidence and posterior.probability_of_gain >= self.confidence
+        sure = min(appraisal.probability_passed, appraisal.probability_of_gain) >= self.confidence
         if sure and self.has_risen():
-            return f"the minimum is passed: P = {passed:.2f}"
+            return f"the minimum is passed: P = {appraisal.probability_passed:.2f}"
         return None
 
     def has_risen(self) -> bool:

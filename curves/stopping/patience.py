@@ -24,8 +24,8 @@ class Patience(EvaluationRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.patience < 1 or self.min_delta < 0:
-            raise ValueError(f"patience must be at least 1 and min_delta not negative, not {self}")
+        self._require("patience", self.patience >= 1, "1 or more")
+        self._require("min_delta", self.min_delta >= 0, "0 or more")
 
     def decide(self) -> str | None:
         """Count evaluations since the last improvement by more than min_delta of the gain so far."""

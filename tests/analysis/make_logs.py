@@ -11,6 +11,8 @@ import numpy as np
 import wandb
 
 from tests.analysis.make_runs import Spec, make_points
+from tests.finetune.wandb_file import is_whole
+from tests.sweep.harness import wait_until
 
 LR = 1e-3
 Values = list[tuple[int, Mapping[str, float]]]  # step and the tags logged there, in order of writing
@@ -71,6 +73,8 @@ def write_wandb(
     for at, tags in values:
         run.log(dict(tags), step=at) if step else run.log({**tags, "global_step": at})
     run.finish()
+    files = list(folder.glob("wandb/*/*.wandb"))
+    wait_until(lambda: all(map(is_whole, files)), "the tracker's service to write the end of its files")
     return folder
 
 

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 import yaml
 
 from curves.grid import evaluation_steps
+from curves.likeness import Likeness, append_likeness
 from curves.panel import paired_difference, standard_error
 from curves.point import Point
 from curves.run_folder import RunFacts, RunFolder, Status, Verdict, write_json
@@ -39,11 +40,13 @@ class Spec:
     panel: str = "panel-a"
     schedule: str = "constant"
     captions: str = "file"
+    dataset: str = "da7a0000da7a"
     base_model: str = "tiny"
     resolution: int = 64
     study: str | None = "demo"
     trial: int | None = None
     samples: bool = False
+    beyond: bool = False  # also panels of training and class images, and the likeness of samples
     hyperparameters: dict[str, Any] = field(default_factory=dict)
 
 
@@ -114,9 +117,19 @@ def make_points(spec: Spec) -> list[Point]:
                 image_loss=[float(loss) for loss in losses],
                 bins=[float(losses.mean())] * STRATA,
                 panel=spec.panel,
+                **(_other_panels(spec, float(lr_sum[step]), gain) if spec.beyond else {}),
             )
         )
     return points
+
+
+def _other_panels(spec: Spec, time: float, gain: float) -> dict[str, float]:
+    """Training images are learnt on and on, class images are forgotten in proportion to time."""
+    share = time / spec.best_time
+    return {
+        "train_panel_loss": 0.19 - gain * 1.2 * (1 - 1 / (1 + 1.5 * share)),
+        "class_panel_loss": 0.25 + 0.1 * gain * share,
+    }
 
 
 def run_facts(spec: Spec) -> RunFacts:
@@ -128,7 +141,7 @@ def run_facts(spec: Spec) -> RunFacts:
             "method": spec.method,
             "base_model": spec.base_model,
             "base_id": "b45e0000b45e",
-            "dataset": "da7a0000da7a",
+            "dataset": spec.dataset,
             "captions": spec.captions,
         },
         hyperparameters={
@@ -179,6 +192,14 @@ def make_samples(folder: RunFolder, spec: Spec, last_step: int) -> None:
     prompts = ["a line drawing of a cat", 'a line drawing of a house <with> a "chimney"', "a tree", "a fish"]
     write_json(folder.samples / "prompts.json", {"prompts": prompts, "seed": 0})
     for step in [step for step in evaluation_steps(16, 2.0, spec.horizon) if step <= last_step]:
+        if spec.beyond:
+            random = np.random.default_rng(step)
+            nearest = [
+                float(value) for value in 0.3 + 0.6 / (1 + step / 60) + 0.03 * random.random(len(prompts))
+            ]
+            append_likeness(
+                folder.samples, Likeness(step, nearest, 0.62, "tiny-clip", [1 - value for value in nearest])
+            )
         for index in range(len(prompts)):
             random = np.random.default_rng([step, index])
             image = Image.new("RGB", (64, 64), "white")

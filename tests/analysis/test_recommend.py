@@ -3,6 +3,7 @@
 from dataclasses import replace
 import json
 from pathlib import Path
+import re
 
 import numpy as np
 import pytest
@@ -67,6 +68,8 @@ def test_cells_without_an_answer_have_no_steps_and_a_reason(analysis: Analysis) 
 def test_prefixes_give_a_lower_bound_and_count_as_censored(analysis: Analysis) -> None:
     row = by_images(analysis, "text_to_image")[4].answer
     assert row.lower_bound is not None and row.lower_bound > 20
+    assert row.expected_minimum is not None
+    assert row.lower_bound <= row.expected_minimum["low"] < row.expected_minimum["high"]
     assert row.evidence["runs"] == row.evidence["censored_runs"] == 2
 
 
@@ -228,3 +231,17 @@ def test_the_formula_is_the_trainers(tmp_path: Path, schedule: str) -> None:
     (folder.path / "run.json").write_text(json.dumps(record))
     expected = np.cumsum([learning_rate(optimizer, 300, step) for step in range(1, 301)])
     np.testing.assert_allclose(fresh_schedule(read_run(folder)).lr_sum[1:], expected, rtol=1e-12)
+
+
+def test_the_second_best_learning_rate_is_told_apart_only_where_it_is_worse(tmp_path: Path) -> None:
+    """A rate of half the best reaches 93 % of its gain; one of 0.9 times the best 99.8 %."""
+    near, far = replace(SPEC, lr=9e-4, seed=1), replace(SPEC, lr=3e-4, seed=2, horizon=1500)
+    alike = answer_cell(one_cell(tmp_path / "near", SPEC, near)).answer
+    unlike = answer_cell(one_cell(tmp_path / "far", SPEC, far)).answer
+    assert alike.runner_up is not None and unlike.runner_up is not None
+    assert not alike.runner_up["told_apart"] and unlike.runner_up["told_apart"]
+    assert unlike.runner_up["hyperparameters"] == {"lr": 3e-4}
+    assert unlike.runner_up["worse_by"] == pytest.approx(1 - np.exp(-0.15 * np.log(0.3) ** 2), abs=0.04)
+    assert words.runner_up(alike).endswith("% of gain worse, not told apart")
+    assert re.fullmatch(r"next best lr 3e-4: \d+\.\d ± \d+\.\d % of gain worse", words.runner_up(unlike))
+    assert answer_cell(one_cell(tmp_path / "one", SPEC)).answer.runner_up is None

@@ -176,6 +176,20 @@ def test_damaged_sample_leaves_a_gap(tmp_path: Path, analysis: Analysis) -> None
     assert [picture is None for picture in strip.rows[1][1]] == [step == 16 for step in strip.steps]
 
 
+def test_of_many_samples_the_window_is_shown_whole(tmp_path: Path, analysis: Analysis) -> None:
+    folder = make_run(tmp_path / "a", Spec(horizon=60, samples=True))
+    picture = (folder.samples / "step-000016-0.png").read_bytes()
+    steps = [0, 16, 32, 64, 90, 100, 110, 120, 128, 256, 512, 1024, 2048]
+    for step in steps:
+        (folder.samples / f"step-{step:06d}-0.png").write_bytes(picture)
+    row = replace(analysis.cells[0].answer, recommended_steps=100, window={"low": 90, "high": 128})
+    strip = sample_strip(load_study(tmp_path).runs[0], row)
+    assert strip is not None
+    inside = [step for step, within in zip(strip.steps, strip.in_window, strict=True) if within]
+    assert inside == [90, 100, 110, 120, 128]
+    assert len(strip.steps) == 8 and (strip.steps[0], strip.nearest, strip.steps[-1]) == (0, 100, 2048)
+
+
 def test_commands_reproduce_study_answer_and_training(analysis: Analysis, text: str, tmp_path: Path) -> None:
     groups = dict(report_context(replace(analysis, cells=analysis.cells[:1]), tmp_path)["commands"])
     assert groups["The sweep"] == ["python -m sweep run experiment=demo"]
@@ -383,3 +397,18 @@ def test_what_is_spent_and_left_stands_beside_the_limits(tmp_path: Path) -> None
     markdown = (path.parent / "report.md").read_text(encoding="utf-8")
     assert all(f"| {' | '.join(row)} |" in markdown.splitlines() for row in rows)
     assert reached in markdown
+
+
+def test_what_a_log_does_not_say_is_not_asked_for(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "logs" / "cats", Spec(horizon=300, best_time=0.08, study=None))
+    record = json.loads(folder.run.read_text())
+    unknown = dict.fromkeys(record["cell"])
+    folder.run.write_text(
+        json.dumps(record | {"cell": unknown, "images": None, "imported": {"tool": "other"}})
+    )
+    points = folder.curve.read_text().splitlines(keepends=True)
+    folder.curve.write_text("".join(points[1:]))  # without step 0
+    text = write_report(analyse(load_study(tmp_path / "logs"))).read_text()
+    assert "Asked: how many steps to train, at which learning rate, and when to stop." in text
+    assert "minus that of the first evaluation, by learning rate" in text
+    assert "unknown images with unknown" not in text

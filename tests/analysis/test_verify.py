@@ -10,7 +10,6 @@ import pytest
 from analysis.load import load_study, read_run
 from analysis.panel import detrended_sd, panel_scatter, panel_table
 from analysis.recommend import Analysis
-from analysis.replay import replay, replay_table
 from analysis.verify import print_verification, truth_of, verification_table, verify
 from conf.errors import RequestError
 from tests.analysis.make_runs import Spec, latent_regret, make_run, true_minimum
@@ -121,23 +120,3 @@ def test_panel_scatter_compares_training_loss_with_paired_error(tmp_path: Path) 
 def test_detrended_sd_does_not_see_a_trend() -> None:
     noise = np.random.default_rng(0).standard_normal(4000)
     assert detrended_sd(list(noise + np.arange(4000))) == pytest.approx(1, rel=0.05)
-
-
-def test_replay_prices_rules(tmp_path: Path) -> None:
-    for number in range(2):
-        make_run(tmp_path / f"{number}", replace(FRESH, seed=number))
-    make_run(tmp_path / "pruned", replace(FRESH, outcome="pruned"))
-    results = replay(load_study(tmp_path))
-    assert {"none", "patience", "evidence", "posterior"} <= set(results)
-    assert all(len(items) == 2 for items in results.values())
-    assert all(item.share == 1 and item.regret == 0 for item in results["none"])
-    assert all(item.share < 1 and item.regret < 0.2 for item in results["posterior"])
-    table = replay_table(results)
-    none = next(row for row in table.rows if row[0] == "none")
-    assert none[1:] == ["0.0", "0.0", "100", "0.050", "0.100", "0.200", "0.400"]
-
-
-def test_replay_of_nothing_finished_is_a_wrong_request(tmp_path: Path) -> None:
-    make_run(tmp_path / "pruned", replace(FRESH, outcome="pruned"))
-    with pytest.raises(RequestError, match="no finished run"):
-        replay(load_study(tmp_path))

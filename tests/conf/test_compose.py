@@ -36,7 +36,7 @@ def test_every_experiment_composes_in_every_cell(experiment: str) -> None:
     whole = [f"experiment={experiment}", "dataset.path=assets/line-drawings"]
     sweep = load_config(whole).sweep
     factors = sweep.factors
-    assert factors or sweep.folds
+    assert factors or sweep.folds or sweep.cooldown.branches
     for levels in itertools.product(*factors.values()):
         cell = [f"{group}={option}" for group, option in zip(factors, levels, strict=True)]
         config = load_config([*whole, *cell])

@@ -1,10 +1,10 @@
-"""Curves with known truth, from a family that is not the model's own: a random-feature denoiser under
-gradient flow.
+"""Curves with known truth, from a family that is not the model's own: gradient flow on a spectrum drawn by hand.
 
-The spectrum has two bulks (Bonnaire et al. 2025): population directions, learned early, and memorisation
-directions, whose rates fall as 1/images. Exact gradient flow learns signal and noise of each direction at the
-rate of its eigenvalue, so the held-out loss is a sum over directions of bias and variance (Advani and Saxe
-2017, section 3): it falls, then rises, and the minimum moves later with the number of images.
+Made in no time; benchmarks/random_features.py computes a real denoiser's. The spectrum has two bulks (Bonnaire et al.
+2025): population directions, learned early, and memorisation directions, whose rates fall as 1/images. Exact gradient flow
+learns signal and noise of each direction at the rate of its eigenvalue, so the held-out loss is a sum over directions of
+bias and variance (Advani and Saxe 2017, section 3): it falls, then rises, and the minimum moves later with the number of
+images.
 """
 
 from __future__ import annotations

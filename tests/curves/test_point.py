@@ -93,3 +93,9 @@ def test_cutting_a_curve_keeps_the_points_up_to_the_step(tmp_path: Path) -> None
     folder.cut_curve(8)
     assert [point.step for point in folder.points()] == [0, 4, 8]
     assert [item.name for item in tmp_path.iterdir()] == ["curve.jsonl"]
+
+
+def test_two_points_on_one_line_are_damage() -> None:
+    lines = ['{"step":0}\n', '{"step":4},{"step":5}\n', '{"step":6}\n']
+    with pytest.raises(ValueError, match="line 2"):
+        parse_points(lines)

@@ -38,6 +38,8 @@ def test_regret_within_a_horizon_before_the_minimum_ends_at_zero() -> None:
         np.full(50, 50.0)
     )
     regret = regret_within(np.array([0.0, 10.0, 20.0]), shapes)
+    regret = regret[np.isfinite(regret).all(axis=1)]  # a steep concave rise leaves no minimum below the start
+    assert len(regret) > 40
     assert regret[:, -1] == pytest.approx(0) and regret[:, 0] == pytest.approx(1)
 
 

@@ -27,6 +27,7 @@ GROUP: dict[str, Any] = {
     "method": "lora",
 }
 LAW = {"groups": [{**GROUP, "method": "text_to_image", "exponent": {"median": 0.3}}]}
+JOINT_LAW = {**LAW, "powers": {"images": {"median": 0.6}}}
 OWN_LAW = {"groups": [*LAW["groups"], {**GROUP, "exponent": {"median": 0.5}}]}
 
 
@@ -53,12 +54,14 @@ def store(study: Path, *cells: CellAnswer, law: dict[str, Any] | None = None) ->
 
 
 @pytest.mark.parametrize(
-    ("law", "exponent"), [(None, EXPONENT_PRIOR[0]), (LAW, EXPONENT_PRIOR[0]), (OWN_LAW, 0.5)]
+    ("law", "exponent"),
+    [(None, EXPONENT_PRIOR[0]), (LAW, EXPONENT_PRIOR[0]), (JOINT_LAW, 0.6), (OWN_LAW, 0.5)],
 )
 def test_steps_grow_by_the_studys_exponent_from_the_largest_answer(
     config: Config, tmp_path: Path, law: dict[str, Any] | None, exponent: float
 ) -> None:
     others = cell(16, 999, method="text_to_image"), cell(30, 999, dataset="d1"), cell(28, None)
+    others += (cell(32, 999, source="law"),)  # a prediction is no measured cell
     store(tmp_path, cell(8, 100), cell(24, 300), *others, law=law)
     changed, found, scaling = apply_to_all_images(config, {**GROUP, "images": 40}, processes=1)
     assert changed.budget.max_steps == round(300 * (40 / 24) ** exponent)

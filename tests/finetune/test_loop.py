@@ -60,6 +60,7 @@ def test_a_run_leaves_every_file_of_the_contract(run_train: Train, tmp_path: Pat
     panel = json.loads(folder.panel.read_text())
     assert {point.panel for point in points} == {panel["name"], facts.panel}
     assert sorted(path.name for path in folder.samples.iterdir()) == [
+        "likeness.jsonl",
         "prompts.json",
         *(f"step-{step:06d}-{index}.png" for step in (0, 3, 6) for index in (0, 1)),
     ]

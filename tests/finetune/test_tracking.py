@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from curves.likeness import read_likeness
 from curves.run_folder import RunFolder
 from tests.finetune.conftest import Train
 from tests.finetune.runs import losses, stop_at
@@ -55,6 +56,11 @@ def test_a_resumed_trial_goes_on_under_its_id_beside_those_of_its_study_and_cell
     assert [record["_step"] for record in history if "val_loss" in record] == [0, 4, 5, 6, 7, 8]
     pictures = sorted(path.name for path in run.glob("wandb/offline-run-*/files/media/images/*.png"))
     drawn = [record["_step"] for record in history if "samples/_type" in record]
+    likeness = {record.step: record for record in read_likeness(run / "samples")}
+    for record in history:
+        if "samples/_type" in record:
+            assert [record["sample_distance"]] == likeness[record["_step"]].nearest
+            assert record["held_out_distance"] == likeness[record["_step"]].held_out
     assert len(pictures) == len(drawn) == len(list((run / "samples").glob("*.png"))) > 1
 
 

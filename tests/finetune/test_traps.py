@@ -357,8 +357,8 @@ def test_the_autoencoder_works_in_single_precision(
     latent = run.training.encoded.latents[0][0]
     assert torch.equal(latent.mean, posterior.mean[0] * 0.13025)
     assert torch.equal(latent.std, posterior.std[0] * 0.13025)
-    assert run.sampler is not None
-    run.sampler.draw(run.trained)
+    assert run.sampling is not None
+    run.sampling.sampler.draw(run.trained)
     assert {value.dtype for value in [*results, *run.backbone.vae.parameters()]} == {torch.float32}
 
 

@@ -10,6 +10,7 @@ Usage: stand_in_trainer.py OVERRIDES, as train.py. The variable STAND_IN, a JSON
     hang: numbers of trials that hang there and ignore TERM
     hang_once: numbers of trials that hang so in their first attempt
     outlive: seconds that a trainer goes on after another supervisor has taken over
+    scatter: by dataset size, by how much (natural log) seeds move the time of the minimum
     hold: file that all trials wait for there, until they are asked to stop
 """
 
@@ -17,6 +18,7 @@ import json
 import math
 import os
 from pathlib import Path
+import random
 import signal
 import sys
 import threading
@@ -25,6 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from curves.cooldown import cooldown_start
 from curves.point import Point
 from curves.run_folder import RunFacts, RunFolder, Status, read_json, write_json
 
@@ -60,14 +63,16 @@ def outlive(folder: RunFolder, seconds: float) -> None:
         time.sleep(0.1)
 
 
-def held_out_loss(lr: float, step: int) -> float:
-    """Falls to a minimum at lr x step = 0.05 and rises again; higher rates reach less."""
-    time_passed = lr * step / 0.05
+def held_out_loss(lr: float, step: int, moved: float = 0.0) -> float:
+    """Falls to a minimum at lr x step = 0.05 x e^moved and rises again; higher rates reach less."""
+    time_passed = lr * step / (0.05 * math.exp(moved))
     return 1.0 - 0.2 * (1 - lr) * time_passed * math.exp(1 - time_passed)
 
 
 def write_start(folder: RunFolder, given: dict[str, str], lr: float, steps: int) -> None:
-    cell = {"method": given.get("method", "lora"), "base_model": "tiny", "resolution": 64}
+    size = given.get("dataset_size", "n8")
+    cell = {"method": given.get("method", "lora"), "base_model": "tiny", "resolution": 64, "base_id": "b"}
+    cell |= {"dataset_size": size, "images": int(size[1:]), "dataset": "d", "captions": "file"}
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.write_facts(
         RunFacts(
@@ -134,14 +139,33 @@ def end(folder: RunFolder, outcome: str, reason: str, step: int) -> None:
     os._exit(0)
 
 
+def branch_off(folder: RunFolder, given: dict[str, str], steps: int) -> None:
+    """Take the trunk's state and its points, as train.py does."""
+    checkpoint = folder.checkpoints / "last" / "state.json"
+    if "budget.trunk" not in given or checkpoint.exists():
+        return
+    trunk = RunFolder(given["budget.trunk"])
+    step = cooldown_start(steps, float(given["optimizer.decay_share"]))
+    state = trunk.kept_state(step) / "state.json"
+    if not state.exists():
+        print(f"error: budget.trunk: there is no state of step {step}", file=sys.stderr)
+        sys.exit(2)
+    folder.curve.write_bytes(trunk.curve.read_bytes())
+    write_json(checkpoint, read_json(state))
+
+
 def train(folder: RunFolder, given: dict[str, str], lr: float, steps: int) -> None:
     checkpoint = folder.checkpoints / "last" / "state.json"
+    kept = set(json.loads(given.get("checkpoints.keep", "[]")))
+    branch_off(folder, given, steps)
     start = read_json(checkpoint)["step"] if checkpoint.exists() else 0
     folder.cut_curve(start)
+    scatter = TELL.get("scatter", {}).get(given.get("dataset_size", "n8"), 0.0)
+    moved = scatter * random.Random(int(given["seed"])).choice((-1, 1))
     step_s, every = TELL.get("step_s", 0.001), TELL.get("checkpoint_every", 0)
     for step in range(start, steps + 1):
         if step & (step - 1) == 0 or step == steps:
-            loss = held_out_loss(lr, step)
+            loss = held_out_loss(lr, step, moved)
             folder.append_point(
                 Point(step=step, images_seen=4 * step, lr=lr, lr_sum=lr * step, val_loss=loss)
             )
@@ -150,6 +174,8 @@ def train(folder: RunFolder, given: dict[str, str], lr: float, steps: int) -> No
             misbehave(folder, given, step)
         if every and step % every == 0:
             write_json(checkpoint, {"step": step})
+        if step in kept:
+            write_json(folder.kept_state(step) / "state.json", {"step": step})
         if step == steps // 2 and "hold" in TELL:
             hold(folder, step)
         if folder.stop_request.exists():

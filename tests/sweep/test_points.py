@@ -30,7 +30,7 @@ def study(
         sweep=Sweep(sampler=Sampler(sampler, 5, parameters)),
         trials=trials,
         grid=[0, 4, 8],
-        folds=folds,
+        runs=folds,
     )
 
 

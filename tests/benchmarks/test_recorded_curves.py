@@ -1,0 +1,70 @@
+"""The exam on the project's own recorded curves: what calibration predicts of held-out runs that nothing was tuned on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.own_sets import plan
+from benchmarks.own_sets.exam import examine
+from benchmarks.own_sets.packed import RecordedRun, load
+from benchmarks.own_sets.predict import predict
+from curves.recommendation import read_recommendation
+
+RECORDED = Path(__file__).resolve().parents[1] / "curves" / "recorded"
+CALIBRATION, HELD_OUT = RECORDED / "calibration.json.gz", RECORDED / "held_out.json.gz"
+PREDICTIONS = RECORDED / "predictions.json"
+
+
+@pytest.fixture(scope="module")
+def calibration() -> list[RecordedRun]:
+    return load(CALIBRATION)
+
+
+def test_every_planned_run_is_recorded_to_its_end(calibration: list[RecordedRun]) -> None:
+    planned = {f"{cell.name}-seed{seed}" for cell, seed in plan.runs("calibration")}
+    assert {run.name for run in calibration} == planned
+    assert {run.outcome for run in calibration} == {"complete"}
+
+
+def test_runs_of_a_cell_differ_in_seed_alone_and_share_a_panel(calibration: list[RecordedRun]) -> None:
+    cells = defaultdict(list)
+    for run in calibration:
+        cells[run.name.rpartition("-seed")[0]].append(run)
+    for runs in cells.values():
+        assert len({str((run.facts["cell"], run.facts["hyperparameters"])) for run in runs}) == 1
+        assert len({run.facts["panel"] for run in runs}) == 1
+        assert max(run.facts["seed"] for run in runs) < plan.FIRST_HELD_OUT_SEED
+    assert len({run.facts["cell"]["dataset"] for run in calibration}) >= 10
+
+
+def test_the_rate_is_constant_after_the_warm_up(calibration: list[RecordedRun]) -> None:
+    for run in calibration:
+        rates = {
+            point.lr for point in run.points if point.step > run.facts["hyperparameters"]["warmup_steps"]
+        }
+        assert rates == {run.facts["hyperparameters"]["lr"]}
+
+
+def test_curves_are_whole(calibration: list[RecordedRun]) -> None:
+    """Most fall well below the base, have their lowest point inside, and rise by a fifth of the gain again."""
+    whole = []
+    for run in calibration:
+        loss = np.array([point.val_loss for point in run.points])
+        lowest = int(loss.argmin())
+        whole.append(0 < lowest < len(loss) - 2 and loss[-1] - loss.min() >= 0.2 * (loss[0] - loss.min()))
+    assert np.mean(whole) >= 0.9
+
+
+@pytest.mark.skipif(not HELD_OUT.exists(), reason="recorded once the predictions are committed")
+def test_fresh_runs_are_as_predicted() -> None:
+    """What was written down before they were recorded, and what would be predicted today."""
+    written = read_recommendation(PREDICTIONS)
+    planned = {f"{cell.name}-seed{seed}" for cell, seed in plan.runs("held_out")}
+    assert {run.name for run in load(HELD_OUT)} == planned
+    for predictions in (written, predict(CALIBRATION)):
+        found, _ = examine(predictions, HELD_OUT)
+        assert found.passed, found
