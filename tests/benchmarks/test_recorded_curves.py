@@ -59,7 +59,6 @@ def test_curves_are_whole(calibration: list[RecordedRun]) -> None:
     assert np.mean(whole) >= 0.9
 
 
-@pytest.mark.skipif(not HELD_OUT.exists(), reason="recorded once the predictions are committed")
 def test_fresh_runs_are_as_predicted() -> None:
     """What was written down before they were recorded, and what would be predicted today."""
     written = read_recommendation(PREDICTIONS)
