@@ -47,6 +47,14 @@ def read_likeness(samples: Path) -> list[Likeness]:
     return [found[step] for step in sorted(found)]
 
 
+def copy_likeness(samples: Path, to: Path, last_step: int) -> None:
+    """Put the lines up to and including a step into another run's folder of samples, in place of what it has."""
+    (to / FILE_NAME).unlink(missing_ok=True)
+    for record in read_likeness(samples):
+        if record.step <= last_step:
+            append_likeness(to, record)
+
+
 def mean(values: Iterable[float | None] | None) -> float | None:
     """Over the samples that have a value."""
     known = [value for value in values or () if value is not None]

@@ -14,6 +14,8 @@ from conf.errors import RequestError
 from conf.inputs import project_path
 from conf.schema import Config
 from curves.cooldown import SCHEDULE, TRUNK_SCHEDULE, cooldown_start
+from curves.likeness import FILE_NAME as LIKENESS
+from curves.likeness import copy_likeness
 from curves.run_folder import RunFacts, RunFolder
 
 # Keys that a branch may have otherwise than its trunk: they change nothing before its decay begins.
@@ -124,8 +126,9 @@ def take_over(branch: Branch, folder: RunFolder) -> None:
         folder.samples.mkdir(exist_ok=True)
         for path in sorted(branch.trunk.samples.iterdir()):
             drawn = re.match(r"step-(\d+)-", path.name)
-            if drawn is None or int(drawn[1]) <= branch.step:
+            if path.name != LIKENESS and (drawn is None or int(drawn[1]) <= branch.step):
                 shutil.copyfile(path, folder.samples / path.name)
+        copy_likeness(branch.trunk.samples, folder.samples, branch.step)
     put_in_place(branch.state, folder.checkpoints)
 
 

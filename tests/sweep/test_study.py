@@ -43,7 +43,7 @@ def study(
         sweep=Sweep(sampler=named, pruner=pruner or Pruner(), objectives=objectives),
         trials=trials,
         grid=[0, 4, 8, 16, 32, 64],
-        folds=folds,
+        runs=folds,
     )
 
 
