@@ -7,7 +7,7 @@ Runs that decay to zero at budgets b give a curve of its own kind, (b, cooled lo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import json
 
 import numpy as np
@@ -301,7 +301,24 @@ def _answer(
         np.array([item.loss for item in points]),
     )
     posterior = fit(curve, horizon_lr_sum=float(schedule.lr_sum[-1]))
-    return answer(posterior, schedule, price=price), schedule
+    return _from_smallest(answer(posterior, schedule, price=price), measured[0].steps), schedule
+
+
+def _from_smallest(found: Answer, smallest: int) -> Answer:
+    """An answer without horizons below the smallest budget: nothing was measured between the base and that."""
+    if found.status != "ok" or found.recommended_steps is None or found.window is None:
+        return found
+    if found.window.high < smallest:
+        reason = f"the best horizon lies below the smallest budget, {smallest} steps: add smaller ones"
+        return replace(Answer("refused", reason), expected_minimum=found.minimum)
+    best_kept, priced = found.recommended_steps_best_kept, found.priced_steps
+    return replace(
+        found,
+        recommended_steps=max(found.recommended_steps, smallest),
+        recommended_steps_best_kept=None if best_kept is None else max(best_kept, smallest),
+        priced_steps=None if priced is None else max(priced, smallest),
+        window=replace(found.window, low=max(found.window.low, smallest)),
+    )
 
 
 def _difference(measured: Sequence[Cooled], trunks: Sequence[Run]) -> tuple[float | None, float | None]:

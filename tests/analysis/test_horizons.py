@@ -123,6 +123,17 @@ def test_the_planted_horizon_lies_in_the_interval(tmp_path: Path, averaged: bool
     assert sources == ({"branch", "average"} if averaged else {"branch"})
 
 
+def test_no_horizon_below_the_smallest_budget_is_recommended(tmp_path: Path) -> None:
+    """Between the base and the smallest budget nothing was measured."""
+    late = [budget for budget in BUDGETS if budget >= 0.8 * truth(0.3)]
+    found = compared(plant(tmp_path / "s", Planted(budgets=late))).answer
+    if found.status == "ok":
+        assert found.recommended_steps is not None and found.window is not None
+        assert found.recommended_steps >= late[0] and found.window.low >= late[0]
+    else:
+        assert found.recommended_steps is None
+
+
 def test_a_clearly_better_cooldown_is_recommended_with_its_horizon(
     tmp_path: Path, command: Callable[..., tuple[int, str, str]]
 ) -> None:
