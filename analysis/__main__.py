@@ -167,7 +167,7 @@ def _recommend(options: argparse.Namespace) -> int:
     from analysis.prior import print_prior
     from analysis.recommend import analyse, recommendation_text, write_analysis
     from analysis.table import print_recommendation
-    from analysis.unseen import with_asked
+    from analysis.unseen_answer import with_asked
 
     if options.prior:
         print_prior(parse_asked([*filter(None, [options.runs]), *options.cell]), options.json)

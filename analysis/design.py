@@ -19,9 +19,10 @@ import numpy as np
 from analysis import words
 from analysis.asked import Asked
 from analysis.pilots import next_seed, pilot_command, rounded_up
+from analysis.reach import pilot_of
 from analysis.recommend import Analysis, CellResult, longest, shows_minimum
 from analysis.table import Table, print_table
-from analysis.unseen import Unseen, ask_unseen, pilot_of
+from analysis.unseen import Unseen, ask_unseen
 from curves.answer import LEAST_PASSED_PROBABILITY
 from curves.pooling import SPREAD_MEDIAN, PooledPosterior
 from curves.posterior import DEFAULT_LOG_SD

@@ -1,10 +1,11 @@
 """The law across cells: time of the minimum against images, resolution, batch, lr and levels (docs/method.md, section 5).
 
-    log S* = mu + rho_N log N + rho_R log R + rho_B log B + rho_lr log lr + levels + r_set + r_cell + noise
+    log S* = mu + rho_N log N + rho_R log R + rho_B log B + rho_lr log lr + levels + r_set + r_kind + r_cell + noise
 
-S* is the sum of the learning rate at the minimum, r_set ~ N(0, omega^2) of an image set, r_cell ~ N(0, tau^2) what the
-terms do not explain, noise the error of a cell's own curves. Given omega and tau all is normal and in closed form; both
-are integrated on a grid.
+S* is the sum of the learning rate at the minimum, r_set ~ N(0, omega^2) of an image set, r_kind ~ N(0, phi^2) of an image
+set on a base with a method and captions, where sets and those were crossed, r_cell ~ N(0, tau^2) what the terms do not
+explain, noise the error of a cell's own curves. Given omega, phi and tau all is normal and in closed form; they are
+integrated on a grid.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ FEWEST_SIZES = 3
 LEVEL = 0.9
 BETWEEN_CELLS_SD = 0.3  # half-normal prior scale of tau, natural log of time
 BETWEEN_SETS_SD = 0.5  # the same of image sets
-_TAU, _OMEGA = np.linspace(0.0, 3 * BETWEEN_CELLS_SD, 25), np.linspace(0.0, 3 * BETWEEN_SETS_SD, 13)
-NODES = np.stack(np.meshgrid(_TAU, _OMEGA, indexing="ij"), axis=-1).reshape(-1, 2)  # (nodes, 2): tau, omega
+BETWEEN_KINDS_SD = 0.3  # the same of an image set on one base against the others
 POWERS = ("images", "resolution", "batch", "lr")  # terms that are powers
 STEPS = ("method", "base_id", "captions")  # terms that are steps between levels
 SET = "dataset"  # the term of image sets, each a draw from all that there are
+KIND = "kind"  # the term of an image set on one base, with one method and captions
 LEVELS = (*STEPS, SET)
 # Mean and standard deviation of each power (docs/method.md, section 5).
 PRIORS = {"images": EXPONENT_PRIOR, "resolution": (0.0, 1.5), "batch": (-0.5, 0.25), "lr": (0.0, 0.15)}
@@ -61,20 +62,22 @@ class Observation:
 
 @dataclass(frozen=True)
 class Law:
-    """The posterior: for each node of a grid of (tau, omega) its weight and a normal of the coefficients.
+    """The posterior: for each node of a grid of (tau, omega, phi) its weight and a normal of the coefficients.
 
     Attributes:
         observed: the cells that it is made from.
-        columns: names of the coefficients: mu, POWERS, NAME=LEVEL for all levels but the first of each of STEPS, and
-            dataset=ID of every image set.
+        columns: names of the coefficients: mu, POWERS, NAME=LEVEL for all levels but the first of each of STEPS,
+            dataset=ID of every image set, and kind=LEVELS of every kind where they are told from sets and levels.
         centre: logs at which mu is the value, (4,).
-        weights: of NODES, sum 1.
+        nodes: tau, omega, phi, (nodes, 3).
+        weights: of the nodes, sum 1.
         means, covariances: of the coefficients, (nodes, columns) and (nodes, columns, columns).
     """
 
     observed: tuple[Observation, ...]
     columns: tuple[str, ...]
     centre: Array
+    nodes: Array
     weights: Array
     means: Array
     covariances: Array
@@ -82,14 +85,14 @@ class Law:
     def draw(self, place: Place, count: int, seed: int = 0) -> Array:
         """log S* of the typical run of a cell there, (count,); see `moments` of levels that were not observed."""
         random = np.random.default_rng(seed)
-        at = random.choice(len(NODES), count, p=self.weights)
+        at = random.choice(len(self.nodes), count, p=self.weights)
         mean, variance = self._predicted(place)
         return np.asarray(mean[at] + np.sqrt(variance[at]) * random.standard_normal(count))
 
     def moments(self, place: Place) -> tuple[float, float]:
         """Mean and variance of log S* of the typical run of a cell there.
 
-        An image set that was not observed is a new draw; another level that was not counts as the first.
+        An image set or a kind that was not observed is a new draw; another level that was not counts as the first.
         """
         mean, variance = self._predicted(place)
         centre = float(self.weights @ mean)
@@ -98,9 +101,11 @@ class Law:
     def _predicted(self, place: Place) -> tuple[Array, Array]:
         """Mean and variance at each node, (nodes,)."""
         row = _row(place, self.columns, self.centre)
-        variance = np.einsum("i,nij,j->n", row, self.covariances, row) + NODES[:, 0] ** 2
-        if f"{SET}={place.levels[SET]}" not in self.columns:
-            variance = variance + NODES[:, 1] ** 2
+        tau, omega, phi = self.nodes.T
+        variance = np.einsum("i,nij,j->n", row, self.covariances, row) + tau**2
+        for name, spread in ((SET, omega), (KIND, phi)):
+            if f"{name}={_level(place, name)}" not in self.columns:
+                variance = variance + spread**2
         return self.means @ row, variance
 
     def coefficient(self, column: str) -> tuple[float, float, float]:
@@ -115,12 +120,12 @@ class Law:
     @property
     def between_cells(self) -> float:
         """Posterior mean of tau."""
-        return float(self.weights @ NODES[:, 0])
+        return float(self.weights @ self.nodes[:, 0])
 
     @property
     def between_sets(self) -> float:
         """Posterior mean of omega; with one image set that of its prior."""
-        return float(self.weights @ NODES[:, 1])
+        return float(self.weights @ self.nodes[:, 1])
 
 
 def fit_law(observed: Sequence[Observation]) -> Law:
@@ -129,28 +134,30 @@ def fit_law(observed: Sequence[Observation]) -> Law:
         raise ValueError("a law needs at least one cell whose minimum is known")
     centre = np.mean([item.place.logs() for item in observed], axis=0)
     columns = ("mu", *POWERS, *_levels(observed))
+    nodes = _nodes(any(name.startswith(f"{KIND}=") for name in columns))
     rows = np.array([_row(item.place, columns, centre) for item in observed])
     times = np.array([item.log_time for item in observed])
     noise = np.array([item.variance for item in observed])
     offset = float(times.mean())
     prior_mean = np.array([offset if name == "mu" else PRIORS.get(name, (0.0,))[0] for name in columns])
     residual = times - rows @ prior_mean
-    prior = np.array([[_prior_sd(name, omega) ** 2 for name in columns] for _, omega in NODES])
+    prior = np.array([[_prior_sd(name, omega, phi) ** 2 for name in columns] for _, omega, phi in nodes])
     spread = rows * prior[:, None, :]  # cov(times, coefficients), (nodes, cells, columns)
-    scatter = noise + NODES[:, :1] ** 2 + 1e-9
+    scatter = noise + nodes[:, :1] ** 2 + 1e-9
     covariance = spread @ rows.T + scatter[:, :, None] * np.eye(len(times))
-    solved = np.linalg.solve(covariance, np.broadcast_to(residual[:, None], (len(NODES), len(times), 1)))[
+    solved = np.linalg.solve(covariance, np.broadcast_to(residual[:, None], (len(nodes), len(times), 1)))[
         ..., 0
     ]
     backward = np.swapaxes(spread, 1, 2)
     narrowed = backward @ np.linalg.solve(covariance, spread)
     score = -0.5 * solved @ residual - 0.5 * np.linalg.slogdet(covariance)[1]
-    score -= 0.5 * ((NODES / (BETWEEN_CELLS_SD, BETWEEN_SETS_SD)) ** 2).sum(axis=1)
+    score -= 0.5 * ((nodes / (BETWEEN_CELLS_SD, BETWEEN_SETS_SD, BETWEEN_KINDS_SD)) ** 2).sum(axis=1)
     weights = np.exp(score - score.max())
     return Law(
         observed=tuple(observed),
         columns=columns,
         centre=centre,
+        nodes=nodes,
         weights=weights / weights.sum(),
         means=prior_mean + np.einsum("nkc,nc->nk", backward, solved),
         covariances=prior[:, :, None] * np.eye(len(columns)) - narrowed,
@@ -158,22 +165,44 @@ def fit_law(observed: Sequence[Observation]) -> Law:
 
 
 def _levels(observed: Sequence[Observation]) -> list[str]:
-    """NAME=LEVEL in the order of their names: of STEPS all but the first, of SET all."""
-    found = {name: sorted({item.place.levels[name] for item in observed}) for name in LEVELS}
+    """NAME=LEVEL in the order of their names: of STEPS all but the first, of SET and KIND all."""
+    found = {name: sorted({_level(item.place, name) for item in observed}) for name in (*LEVELS, KIND)}
+    if len(found[SET]) in (1, len(found[KIND])):  # crossed with nothing
+        del found[KIND]
     return [f"{name}={level}" for name, levels in found.items() for level in levels[name in STEPS :]]
 
 
-def _prior_sd(column: str, omega: float) -> float:
+def _level(place: Place, name: str) -> str:
+    """The level that a cell has of one of LEVELS or of KIND."""
+    return "/".join(place.levels[item] for item in LEVELS) if name == KIND else place.levels[name]
+
+
+def _nodes(kinds: bool) -> Array:
+    """The grid of tau, omega and, where there are kinds, phi, (nodes, 3)."""
+    tau, omega, phi = (
+        np.linspace(0.0, 3 * scale, count)
+        for scale, count in (
+            (BETWEEN_CELLS_SD, 13 if kinds else 25),
+            (BETWEEN_SETS_SD, 9 if kinds else 13),
+            (BETWEEN_KINDS_SD if kinds else 0.0, 9 if kinds else 1),
+        )
+    )
+    return np.stack(np.meshgrid(tau, omega, phi, indexing="ij"), axis=-1).reshape(-1, 3)
+
+
+def _prior_sd(column: str, omega: float, phi: float) -> float:
     if column == "mu":
         return MEAN_SD
     if column.startswith(f"{SET}="):
         return omega
+    if column.startswith(f"{KIND}="):
+        return phi
     return PRIORS[column][1] if column in PRIORS else LEVEL_SD
 
 
 def _row(place: Place, columns: Sequence[str], centre: Array) -> Array:
     named = columns[1 + len(POWERS) :]
-    steps = [float(place.levels[name] == level) for name, _, level in (c.partition("=") for c in named)]
+    steps = [float(_level(place, name) == level) for name, _, level in (c.partition("=") for c in named)]
     return np.array([1.0, *(place.logs() - centre), *steps])
 
 

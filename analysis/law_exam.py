@@ -2,8 +2,7 @@
 
 A left-out cell is asked for at its own best learning rate and batch, so that the regret is that of the steps alone.
 Regrets are against the left-out cell's own runs there, in gain, beside those of the one number of steps that is best for
-the cells that stay, and of 100 steps per image over the batch. A gain that is within twice its own standard error over
-images is no unit to measure regret in: such cells are asked, and marked apart.
+the cells that stay, and of 100 steps per image over the batch.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from analysis.asked import Asked
 from analysis.law import POWERS, SET, Law, fit_law
 from analysis.recommend import Analysis, CellResult, longest, observation
 from analysis.table import Table, print_table
-from analysis.unseen import ASKED_LEVELS, NEW, law_cells, recommend_unseen
+from analysis.unseen import ASKED_LEVELS, NEW, law_cells
+from analysis.unseen_answer import recommend_unseen
 from analysis.verify import RULE_OF_THUMB, Truth, best_constant, truth_of_fitted
 from conf.errors import RequestError
 from curves.law import LARGEST_FACTOR
 from curves.recommendation import CellAnswer
 
 AXES = ("images", "resolution", SET)
-SURE = 2.0  # standard errors over images from which on a gain is a unit, as the stop rules ask for
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,6 @@ class Question:
     covered: bool | None
     constant_regret: float
     rule_of_thumb_regret: float
-
-    @property
-    def sure(self) -> float:
-        """The cell's gain over its standard error; infinite where no error is known."""
-        gain, error = self.cell.gain or 0.0, self.cell.gain_se
-        return gain / error if error else math.inf
 
 
 @dataclass(frozen=True)
@@ -194,7 +187,7 @@ def law_lines(law: Law) -> list[str]:
 def exam_table(questions: Sequence[Question]) -> Table:
     """One row a left-out cell; regrets in per cent of gain."""
     titles = ["left out", "method", "images", "resolution", "steps", "predicted minimum", "minimum"]
-    titles += ["gain/error", "regret %", "constant %", "100/image %"]
+    titles += ["regret %", "constant %", "100/image %"]
     rows = [
         [
             item.axis,
@@ -204,7 +197,6 @@ def exam_table(questions: Sequence[Question]) -> Table:
             words.steps_or_status(item.row),
             words.minimum(item.row),
             words.count(item.minimum),
-            words.number(item.sure),
             words.NONE if item.regret is None else f"{100 * item.regret:.1f}",
             f"{100 * item.constant_regret:.1f}",
             f"{100 * item.rule_of_thumb_regret:.1f}",
@@ -243,22 +235,14 @@ def print_law(analysis: Analysis) -> None:
 
 
 def _marks_line(axis: str, questions: Sequence[Question]) -> str:
-    """The marks over cells whose gain is sure, then the regret over all, where that is more."""
-    marks, everything = mark([item for item in questions if item.sure > SURE]), mark(questions)
-    beyond = (
-        f"; {everything.beyond_refused} of {everything.beyond} beyond a factor {LARGEST_FACTOR:g} refused"
-    )
-    text = f"{axis} left out: {marks.answered} of {marks.asked} cells answered{beyond if everything.beyond else ''}"
+    marks = mark(questions)
+    text = f"{axis} left out: {marks.answered} of {marks.asked} cells answered"
+    if marks.beyond:
+        text += f"; {marks.beyond_refused} of {marks.beyond} beyond a factor {LARGEST_FACTOR:g} refused"
     if marks.answered:
         text += (
             f"; mean regret {100 * marks.regret:.1f} % of gain, of a constant {100 * marks.constant_regret:.1f} %, of 100 "
             f"steps per image {100 * marks.rule_of_thumb_regret:.1f} %; minimum off by a factor {marks.ratio:.2f}, its "
             f"interval holds {100 * marks.coverage:.0f} %"
-        )
-    unsure = everything.asked - marks.asked
-    if unsure and everything.answered:
-        text += (
-            f"; with {unsure} more cells, whose gain is below {SURE:g} standard errors, {100 * everything.regret:.1f} %, "
-            f"{100 * everything.constant_regret:.1f} %, {100 * everything.rule_of_thumb_regret:.1f} %"
         )
     return text

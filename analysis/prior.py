@@ -21,7 +21,7 @@ from analysis.asked import Asked
 from analysis.law import PRIORS
 from analysis.pilots import resolution_override, rounded_up, size_override
 from analysis.recommend import kohya
-from analysis.unseen import NEAR
+from analysis.unseen_answer import NEAR
 from conf.errors import RequestError
 from curves.answer import DRAWS, TOLERATED_RISK, WIDEST_INTERVAL
 from curves.law import LARGEST_FACTOR

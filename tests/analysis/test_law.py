@@ -12,10 +12,10 @@ import pytest
 
 from analysis.asked import Asked, parse_asked
 from analysis.law import LEVELS, Observation, Place, fit_law, law_record
-from analysis.law_exam import mark, print_law, sit_exam
+from analysis.law_exam import mark, sit_exam
 from analysis.load import Study, load_study, read_run
 from analysis.recommend import Analysis, CellResult, analyse
-from analysis.unseen import recommend_unseen
+from analysis.unseen_answer import recommend_unseen
 from conf.errors import RequestError
 from curves.law import exponent_for
 from curves.recommendation import CellAnswer, matching_cell, read_recommendation
@@ -80,6 +80,26 @@ def test_known_powers_and_levels_are_found() -> None:
         pytest.approx(mean, abs=0.01),
         pytest.approx(variance**0.5, rel=0.1),
     )
+
+
+def test_an_image_set_that_behaves_otherwise_on_one_base_is_learnt_there() -> None:
+    """Sets a and b on bases x and y; b's minimum comes later by e on y alone: other sizes there are told so."""
+    cells = [
+        Observation(
+            Place(n, 64, 4, 1e-3, {**BASE, "dataset": name, "base_id": base, "base_model": base}),
+            0.8 * np.log(n) + (name == "b" and base == "y"),
+            0.001,
+        )
+        for n in (4, 8)
+        for name in "ab"
+        for base in "xy"
+    ]
+    law = fit_law(cells)
+    for name, base, later in (("a", "x", 0.0), ("a", "y", 0.0), ("b", "x", 0.0), ("b", "y", 1.0)):
+        place = Place(16, 64, 4, 1e-3, {**BASE, "dataset": name, "base_id": base, "base_model": base})
+        assert law.moments(place)[0] == pytest.approx(0.8 * np.log(16) + later, abs=0.15)
+    new = Place(16, 64, 4, 1e-3, {**BASE, "dataset": "c", "base_id": "y", "base_model": "y"})
+    assert law.moments(new)[1] > 4 * law.moments(place)[1]
 
 
 def test_scatter_between_cells_is_told_from_the_error_of_curves() -> None:
@@ -336,22 +356,25 @@ def test_the_exam_asks_beyond_the_reach_and_is_refused(tmp_path: Path) -> None:
     assert sit_exam(known, "resolution") == []
 
 
-def test_a_gain_within_its_error_is_marked_apart(
-    analysis: Analysis, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The cells of 16 images gain no more than their error: they are asked, and the first figures leave them out."""
+def test_where_the_cells_nearby_hardly_gain_the_law_refuses(analysis: Analysis) -> None:
+    """Of 16 images the nearest cell is the one of 8, the farther one of 4: their gain and its error decide."""
 
-    def unsure(cell: CellResult) -> CellResult:
+    def gained(cell: CellResult, errors: float, sizes: tuple[int, ...]) -> CellResult:
         row = cell.answer
-        error = row.gain if row.images == 16 else row.gain_se
-        return replace(cell, answer=replace(row, gain_se=error))
+        doubtful = row.images in sizes and row.gain is not None
+        return replace(cell, answer=replace(row, gain_se=(row.gain or 0) / errors)) if doubtful else cell
 
-    doubtful = replace(analysis, cells=tuple(map(unsure, analysis.cells)))
-    assert [item.sure > 2 for item in sit_exam(doubtful, "images")] == [True] * 4 + [False] * 2
-    print_law(doubtful)
-    said = capsys.readouterr().out
-    assert re.search(r"images left out: 4 of 4 cells answered; mean regret [\d.]+ % of gain", said)
-    assert "with 2 more cells, whose gain is below 2 standard errors, " in said
+    def refusals(errors: float, *sizes: int) -> list[bool]:
+        cells = tuple(gained(cell, errors, sizes) for cell in analysis.cells)
+        questions = sit_exam(replace(analysis, cells=cells), "images")
+        said = [item.row.reason.startswith("doubtful gain: ") for item in questions]
+        assert said == [item.regret is None for item in questions]
+        return said
+
+    assert refusals(2.1, 4, 8, 16) == [False] * 6
+    assert refusals(1.9, 4, 8, 16) == [True] * 6
+    assert refusals(0.5, 16)[4:] == [False] * 2  # they may not speak of themselves
+    assert refusals(0.2, 8) == [True] * 2 + [False] * 2 + [True] * 2
 
 
 def test_the_exam_is_a_command(study: Path, command: Callable[..., tuple[int, str, str]]) -> None:
