@@ -127,6 +127,11 @@ class Law:
         """Posterior mean of omega; with one image set that of its prior."""
         return float(self.weights @ self.nodes[:, 1])
 
+    @property
+    def between_kinds(self) -> float | None:
+        """Posterior mean of phi; None where image sets were not crossed with bases, methods or captions."""
+        return float(self.weights @ self.nodes[:, 2]) if self.nodes[:, 2].any() else None
+
 
 def fit_law(observed: Sequence[Observation]) -> Law:
     """The posterior of the law (docs/method.md, section 5). Raises ValueError without an observation."""
@@ -261,6 +266,7 @@ def _terms(observed: Sequence[Observation]) -> dict[str, Any]:
         "between_sets": round(law.between_sets, 3)
         if len({item.place.levels[SET] for item in observed}) > 1
         else None,
+        "between_kinds": None if law.between_kinds is None else round(law.between_kinds, 3),
         "cells": len(observed),
     }
 

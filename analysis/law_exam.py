@@ -178,6 +178,10 @@ def law_lines(law: Law) -> list[str]:
             )
     if len({item.place.levels[SET] for item in law.observed}) > 1:
         lines.append(f"between image sets: a factor e^{law.between_sets:.2f}")
+    if law.between_kinds is not None:
+        lines.append(
+            f"between bases, methods and captions of one image set: a factor e^{law.between_kinds:.2f}"
+        )
     return [
         *lines,
         f"what is left between cells: a factor e^{law.between_cells:.2f}; {len(law.observed)} cells",

@@ -20,6 +20,9 @@ from curves.recommendation import CellAnswer
 
 Array = NDArray[np.float64]
 NEAR = 0.05  # of gain: what a step is said to be within, with which probability
+LARGEST_REGRET = (
+    0.2  # of gain: where more is expected a constant does as well (docs/LOG.md), and nothing is recommended
+)
 STEPS, REGRET_DRAWS = 200, 1000  # at which regret is looked at, and how often it is drawn
 HORIZON_QUANTILE, HORIZON_FACTOR = 0.99, 1.5  # how far a constant schedule is looked at beyond the minimum
 
@@ -74,6 +77,8 @@ def answer_unseen(unseen: Unseen, price: float | None = None) -> CellAnswer:
     if found.status != "ok":  # no step is as safe as section 3 asks for
         found = _least_regret(found, minimum, steps, regret, price)
     expected = float(np.interp(found.recommended_steps or 0, steps, regret.mean(axis=0)))
+    if expected > LARGEST_REGRET:
+        return row_of(unseen, Answer("refused", _too_unsure(unseen, found, expected)), price)
     within = float(np.interp(found.recommended_steps or 0, steps, (regret <= NEAR).mean(axis=0)))
     reason = (
         f"from the law over {len(unseen.law.observed)} cells, none of its own runs: expected regret "
@@ -81,6 +86,14 @@ def answer_unseen(unseen: Unseen, price: float | None = None) -> CellAnswer:
     )
     row = row_of(unseen, replace(found, status="ok", reason=reason), price)
     return replace(row, expected_regret=round(expected, 4))
+
+
+def _too_unsure(unseen: Unseen, found: Answer, expected: float) -> str:
+    return (
+        f"too unsure: the best steps that the law knows, {found.recommended_steps}, are expected to lose "
+        f"{100 * expected:.0f} % of gain, and {100 * LARGEST_REGRET:g} % are allowed; "
+        f"a pilot narrows it: {pilot_of(unseen)}"
+    )
 
 
 def _schedule(unseen: Unseen) -> Schedule:
