@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from analysis.exam.policies import replay_rule
 from analysis.law import SET
 from analysis.law_exam import mark, sit_exam
 from analysis.load import load_study
@@ -78,6 +79,19 @@ def analysis(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
     root = tmp_path_factory.mktemp("runs") / "own-sets"
     unpack(CALIBRATION, root)
     return analyse(load_study(root))
+
+
+def test_the_posterior_rule_waits_at_a_bump_for_a_second_descent(analysis: Analysis) -> None:
+    """Four flags: down to 13 steps, a bump, and down again by a fifth of the gain to a minimum at 38."""
+    (run,) = [run for run in analysis.study.runs if run.name == "flags-n4-px64-tiny-seed21"]
+    steps = run.facts.horizon
+
+    def trained(**parameters: float) -> int:
+        return round(steps * replay_rule(run, "posterior", parameters).horizons)
+
+    assert trained(kappa=0.05, doubt=0.0) == 16
+    assert trained(kappa=0.05) >= 38
+    assert trained(kappa=0.4) <= 19  # where steps are dear it is not waited for
 
 
 @pytest.mark.long

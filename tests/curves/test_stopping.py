@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import json
 from pathlib import Path
 import re
@@ -319,6 +319,15 @@ def test_the_posterior_rule_loses_little_and_a_dearer_step_stops_sooner() -> Non
         assert decision.stop and decision.keep_step is not None
         costs.append(truth.regret(decision.keep_step))
     assert np.mean(costs) < 0.1
+
+
+def test_the_posterior_rule_never_stops_at_its_best_evaluation() -> None:
+    steps = evaluation_steps(400)
+    loss = 0.05 - 0.005 * (1 - np.exp(-steps / 30))  # flat from 150 steps on, and always a little lower
+    points = records(Curve(steps, steps * LR, loss))
+    assert not replay(rule_for("posterior", 400, kappa=3.0), points)[1].stop
+    higher = [*points[:-1], replace(points[-1], val_loss=0.0451)]
+    assert replay(rule_for("posterior", 400, kappa=3.0), higher)[1].stop
 
 
 @pytest.mark.parametrize("name", ["evidence", "posterior"])
