@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from conf.errors import RequestError
 from conf.schema import Config
@@ -71,10 +71,10 @@ def to_config(node: DictConfig) -> Config:
         RequestError: a required key is unset, a type is wrong or a value is out of range.
     """
     try:
-        missing = sorted(OmegaConf.missing_keys(node))
-        if missing:
-            raise RequestError(f"{missing[0]} is not set: add {missing[0]}=VALUE")
         config = cast(Config, OmegaConf.to_object(node))
+    except MissingMandatoryValue as error:
+        missing = min(OmegaConf.missing_keys(node))
+        raise RequestError(f"{missing} is not set: add {missing}=VALUE") from error
     except OmegaConfBaseException as error:
         raise RequestError(_first_line(error)) from error
     validate(config)
