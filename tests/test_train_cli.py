@@ -202,6 +202,7 @@ def test_hydra_flags_go_to_hydra(folder: Path, arguments: list[str], status: int
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_a_multirun_does_every_run(folder: Path, tmp_path: Path) -> None:
     overrides = [item for item in common(folder, "-") if not item.startswith("run_dir")]
     overrides += ["budget.max_steps=1", "method=lora,text_to_image", f"runs_dir={tmp_path / 'runs'}"]
@@ -236,6 +237,7 @@ def test_sigterm_checkpoints_and_the_same_command_goes_on_exactly(folder: Path) 
     assert read_curve(interrupted.path) == read_curve(folder / "whole")
 
 
+@pytest.mark.long
 def test_a_trainer_does_not_outlive_its_supervisor(folder: Path) -> None:
     run = RunFolder(folder / "orphan")
     environment = {**ENVIRONMENT, "STEPBUDGET_SUPERVISED": "1", "STEPBUDGET_TRIAL": "7"}

@@ -62,6 +62,7 @@ def study(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.long
 def test_the_report_joins_its_study_and_a_repeat_goes_on_under_the_same_id(study: Path) -> None:
     done = report(study, "--wandb", WANDB_MODE="offline")
     assert (done.returncode, done.stderr) == (0, "")
@@ -89,6 +90,7 @@ def test_the_report_joins_its_study_and_a_repeat_goes_on_under_the_same_id(study
     assert report_id(moved) == told.run_id
 
 
+@pytest.mark.long
 def test_a_server_that_cannot_be_reached_leaves_an_offline_run_and_says_how_to_send_it(study: Path) -> None:
     unreachable: Mapping[str, str] = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40}
     done = report(study, "--wandb", **unreachable)

@@ -19,6 +19,8 @@ from finetune.averaging import AgingAverage
 from tests.finetune.runs import equal, stop_at, weights
 from tests.finetune.tiny_pipeline import read_curve
 
+pytestmark = pytest.mark.long
+
 Train = Callable[..., int]
 
 SHARE = 0.25

@@ -11,6 +11,8 @@ from conf.errors import RequestError
 from curves.run_folder import RunFolder
 from tests.finetune.tiny_pipeline import read_curve
 
+pytestmark = pytest.mark.long
+
 Train = Callable[..., int]
 
 

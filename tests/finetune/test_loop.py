@@ -114,6 +114,7 @@ def test_step_zero_is_the_base_whatever_is_trained_and_how(run_train: Train, tmp
     assert len(panels) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "options",
     [
@@ -152,6 +153,7 @@ def test_six_and_six_steps_equal_twelve_bit_for_bit(
     assert equal(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("often", "reached"), [("checkpoints.every=3", 6), ("checkpoints.every_s=0.000001", 7)]
 )

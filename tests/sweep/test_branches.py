@@ -15,6 +15,8 @@ from sweep.cells import make_request
 from sweep.plan import make_plan
 from tests.sweep.harness import Sweep, wait_until
 
+pytestmark = pytest.mark.long
+
 COOLDOWN = (
     "stopping=none",
     "sweep.sampler.name=qmc",

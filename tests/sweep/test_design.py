@@ -4,6 +4,8 @@ import pytest
 
 from tests.sweep.harness import Sweep
 
+pytestmark = pytest.mark.long
+
 CELLS = ("n4", "n8")
 ASKED = (
     "sweep.factors.dataset_size=[n4,n8]",

@@ -110,6 +110,7 @@ def test_where_nothing_lower_is_left_a_trial_still_has_values(tmp_path: Path) ->
         cell.tell(asked.number, "diverged")
 
 
+@pytest.mark.long
 def test_a_sweep_stays_below_what_diverged(sweep: RealSweep) -> None:
     """Trial 0 takes the stated point, diverges, and all others draw below it, also after a resume."""
     parameters = "[{name: optimizer.lr, low: 1e-4, high: 1e-2, log: true, first: 1e-3}]"

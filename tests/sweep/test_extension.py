@@ -61,6 +61,7 @@ def test_more_steps_for_runs_that_ended_before_their_minimum(sweep: Sweep) -> No
     assert "has 256; it can only grow" in sweep.resume("budget.max_steps=128", status=2)
 
 
+@pytest.mark.long
 def test_sweep_that_dies_while_it_trains_further_goes_on_with_it(sweep: Sweep) -> None:
     sweep.run("optimizer.lr=0.001", "space.parameters=[]", "sweep.trials=1")
     (folder,) = sweep.folders()

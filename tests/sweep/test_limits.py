@@ -39,6 +39,7 @@ def test_steps_end_a_sweep_and_a_higher_limit_goes_on(sweep: Sweep) -> None:
     assert spent_of(sweep).steps >= 192
 
 
+@pytest.mark.long
 def test_trials_are_counted_over_all_cells_and_running_ones_end_as_they_are(sweep: Sweep) -> None:
     factors = "sweep.factors={dataset_size: [n4, n8]}"
     output = sweep.run(factors, "sweep.limits.trials=4", status=LIMIT_REACHED)
@@ -48,6 +49,7 @@ def test_trials_are_counted_over_all_cells_and_running_ones_end_as_they_are(swee
     assert sweep.states() == {"COMPLETE": 6}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "limits",
     [

@@ -179,6 +179,7 @@ def test_trainer_that_hangs_is_terminated_then_killed(sweep: Sweep) -> None:
     assert "did not end by itself" in verdict.reason
 
 
+@pytest.mark.long
 def test_resume_waits_for_a_trainer_that_outlives_its_supervisor(sweep: Sweep) -> None:
     process = sweep.start(
         "run", *sweep.arguments("launch.slots=1", sweep.launcher()), hold=str(sweep.hold), outlive=3
