@@ -60,13 +60,14 @@ def _doubtful_gain(unseen: Unseen) -> str | None:
     Their gain and its standard error are means with the donors' weights; held-out images are the same in all of a set,
     so that the errors do not average out.
     """
-    named = [name for name in ASKED_LEVELS if unseen.facts[name] != NEW]
+    named = {name: str(unseen.facts[name]) for name in ASKED_LEVELS if unseen.facts[name] != NEW}
+    cells = [(weight, donor.answer) for donor, weight in zip(unseen.donors, unseen.weights, strict=True)]
     alike = [
-        (weight, row.gain, row.gain_se)
-        for donor, weight in zip(unseen.donors, unseen.weights, strict=True)
-        if all(str(getattr(row := donor.answer, name)) == str(unseen.facts[name]) for name in named)
-        and row.gain is not None
-        and row.gain_se is not None
+        (weight, cell.gain, cell.gain_se)
+        for weight, cell in cells
+        if all(str(getattr(cell, name)) == level for name, level in named.items())
+        and cell.gain is not None
+        and cell.gain_se is not None
     ]
     if not alike:
         return None
