@@ -36,6 +36,7 @@ REAL = (
     "checkpoints.resumable=false",
     "samples.count=0",
     "evaluation.training_images=0",
+    "evaluation.strata=2",
     "tracker=none",
 )
 KINDS = ("supervisor", "launcher", "trainer")
