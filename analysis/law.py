@@ -146,16 +146,16 @@ def fit_law(observed: Sequence[Observation]) -> Law:
     offset = float(times.mean())
     prior_mean = np.array([offset if name == "mu" else PRIORS.get(name, (0.0,))[0] for name in columns])
     residual = times - rows @ prior_mean
-    prior = np.array([[_prior_sd(name, omega, phi) ** 2 for name in columns] for _, omega, phi in nodes])
-    spread = rows * prior[:, None, :]  # cov(times, coefficients), (nodes, cells, columns)
-    scatter = noise + nodes[:, :1] ** 2 + 1e-9
-    covariance = spread @ rows.T + scatter[:, :, None] * np.eye(len(times))
-    solved = np.linalg.solve(covariance, np.broadcast_to(residual[:, None], (len(nodes), len(times), 1)))[
-        ..., 0
-    ]
-    backward = np.swapaxes(spread, 1, 2)
-    narrowed = backward @ np.linalg.solve(covariance, spread)
-    score = -0.5 * solved @ residual - 0.5 * np.linalg.slogdet(covariance)[1]
+    scales = np.array([[_prior_sd(name, omega, phi) for name in columns] for _, omega, phi in nodes])
+    precision = 1 / (noise + nodes[:, :1] ** 2 + 1e-9)  # of each cell, (nodes, cells)
+    # In units of the priors' standard deviations, which may be 0: few coefficients, however many cells.
+    weighted = precision @ (rows[:, :, None] * rows[:, None, :]).reshape(len(rows), -1)
+    weighted = weighted.reshape(len(nodes), len(columns), len(columns))
+    information = scales[:, :, None] * weighted * scales[:, None, :] + np.eye(len(columns))
+    pulled = scales * ((precision * residual) @ rows)
+    found = np.linalg.solve(information, pulled[:, :, None])[..., 0]
+    score = -0.5 * (precision @ residual**2 - (pulled * found).sum(axis=1))
+    score += 0.5 * np.log(precision).sum(axis=1) - 0.5 * np.linalg.slogdet(information)[1]
     score -= 0.5 * ((nodes / (BETWEEN_CELLS_SD, BETWEEN_SETS_SD, BETWEEN_KINDS_SD)) ** 2).sum(axis=1)
     weights = np.exp(score - score.max())
     return Law(
@@ -164,8 +164,8 @@ def fit_law(observed: Sequence[Observation]) -> Law:
         centre=centre,
         nodes=nodes,
         weights=weights / weights.sum(),
-        means=prior_mean + np.einsum("nkc,nc->nk", backward, solved),
-        covariances=prior[:, :, None] * np.eye(len(columns)) - narrowed,
+        means=prior_mean + scales * found,
+        covariances=scales[:, :, None] * np.linalg.inv(information) * scales[:, None, :],
     )
 
 
