@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 import math
@@ -68,7 +69,7 @@ class Evaluation:
 
 
 @dataclass
-class EvaluationRule:
+class EvaluationRule(ABC):
     """Keeps the evaluations; a rule only writes `decide`. Points without val_loss are ignored.
 
     horizon_steps: steps of the budget; horizon_lr_sum: sum of the learning rate over them; images: that are
@@ -134,9 +135,9 @@ class EvaluationRule:
             self.stopped = self.decide()
         return self._decision()
 
+    @abstractmethod
     def decide(self) -> str | None:
         """Why to stop after the latest evaluation, or None to go on."""
-        raise NotImplementedError
 
     def _decision(self) -> Decision:
         best = self.best

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -52,9 +53,9 @@ class PosteriorBased(EvaluationRule):
             return f"no gain to be expected: P(gain > 0) = {appraisal.probability_of_gain:.3f}"
         return self.judge(appraisal) if self.gain_is_established() else None
 
+    @abstractmethod
     def judge(self, appraisal: Appraisal) -> str | None:
         """Why to stop, given that the kept checkpoint beats the base model."""
-        raise NotImplementedError
 
     def outlook(self) -> Outlook:
         """The curve so far, where it may go, and the prior."""

@@ -31,10 +31,10 @@ class PosteriorRule(PosteriorBased):
 
     def judge(self, appraisal: Appraisal) -> str | None:
         """Compare what going on is worth with its price."""
-        best = min(self.finite, key=lambda evaluation: evaluation.val_loss)
-        waited = (self.finite[-1].step - best.step) / self.horizon_steps
-        if waited <= 0:
+        best, latest = self.best, self.finite[-1]
+        if best is None or best == latest:
             return None
+        waited = (latest.step - best.step) / self.horizon_steps
         worth = appraisal.worth + self.doubt / waited
         if worth <= self.kappa:
             return f"no later step is worth its price: {worth:.3f} gain for a whole horizon"

@@ -36,6 +36,14 @@ def branch(trunk: Path, budget: int) -> list[str]:
     return [*BRANCH, f"budget.max_steps={budget}", f"budget.trunk={trunk}"]
 
 
+def trunk_and_scratch(run_train: Train, folder: Path, budget: int) -> tuple[Path, Path]:
+    """A trunk, and the run from scratch that a branch of it to that budget has to equal."""
+    trunk, scratch = folder / "trunk", folder / "scratch"
+    assert run_train(trunk, *TRUNK) == 0
+    assert run_train(scratch, f"budget.max_steps={budget}", *BRANCH) == 0
+    return trunk, scratch
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -67,23 +75,21 @@ def test_branches_equal_the_same_runs_from_scratch(
 def test_a_branch_stands_by_itself_and_is_resumed(
     run_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trunk, branched = tmp_path / "trunk", tmp_path / "branch"
-    assert run_train(trunk, *TRUNK) == 0
-    assert run_train(tmp_path / "scratch", "budget.max_steps=24", *BRANCH) == 0
+    trunk, scratch = trunk_and_scratch(run_train, tmp_path, 24)
+    branched = tmp_path / "branch"
     with monkeypatch.context() as patch:
         stop_at(patch, 21, lambda run: RunFolder(branched).request_stop("preempted", "asked"))
         assert run_train(branched, *branch(trunk, 24)) == 1
     shutil.rmtree(trunk)
     assert run_train(branched, *branch(trunk, 24)) == 0
-    assert without_time(branched) == without_time(tmp_path / "scratch")
+    assert without_time(branched) == without_time(scratch)
 
 
 def test_killed_before_the_state_is_there_it_branches_again(
     run_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trunk, branched = tmp_path / "trunk", tmp_path / "branch"
-    assert run_train(trunk, *TRUNK) == 0
-    assert run_train(tmp_path / "scratch", "budget.max_steps=12", *BRANCH) == 0
+    trunk, scratch = trunk_and_scratch(run_train, tmp_path, 12)
+    branched = tmp_path / "branch"
 
     class Killed(BaseException):
         pass
@@ -96,7 +102,7 @@ def test_killed_before_the_state_is_there_it_branches_again(
         with pytest.raises(Killed):
             run_train(branched, *branch(trunk, 12))
     assert run_train(branched, *branch(trunk, 12)) == 0
-    assert without_time(branched) == without_time(tmp_path / "scratch")
+    assert without_time(branched) == without_time(scratch)
 
 
 def test_a_killed_trunk_goes_on_from_the_latest_state_that_it_keeps(

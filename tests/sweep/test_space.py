@@ -103,7 +103,9 @@ def assert_within(item: dict[str, Any], value: Any) -> None:
         assert steps == pytest.approx(round(steps), abs=1e-6)
 
 
-def run_random_files(count: int, seeded: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_random_files(count: int, seeded: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Check so many files; how many there were."""
+    checked = 0
     with tempfile.TemporaryDirectory() as name:
         monkeypatch.setattr(validate_sweep, "SPACES", Path(name))
 
@@ -116,16 +118,19 @@ def run_random_files(count: int, seeded: int, monkeypatch: pytest.MonkeyPatch) -
         )
         @given(space_files(), st.sampled_from(SAMPLERS))
         def every_file(file: SpaceFile, sampler: str) -> None:
+            nonlocal checked
             check(file, sampler, Path(name))
+            checked += 1
 
         every_file()
+    return checked
 
 
 def test_random_space_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_random_files(30, 0, monkeypatch)
+    assert run_random_files(30, 0, monkeypatch) >= 30
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("part", range(1, 5))
 def test_a_thousand_random_space_files(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_random_files(250, part, monkeypatch)
+    assert run_random_files(250, part, monkeypatch) >= 250
