@@ -338,6 +338,11 @@ def _gain(measured: Sequence[Cooled], family: Family) -> float | None:
     """From the base to the lowest loss of either schedule."""
     runs = [*family.branches, *family.trunks]
     starts = [run.points[0].val_loss for run in runs if run.has_base]
+    if not starts:
+        return None
     lowest = [item.loss for item in measured]
-    lowest += [float(np.mean([run.best.val_loss for run in family.trunks if run.best]))] * bool(family.trunks)
-    return float(np.mean([loss for loss in starts if loss is not None])) - min(lowest) if starts else None
+    best = [run.best.val_loss for run in family.trunks if run.best is not None]
+    constant = [loss for loss in best if loss is not None]
+    if constant:
+        lowest.append(float(np.mean(constant)))
+    return float(np.mean([loss for loss in starts if loss is not None])) - min(lowest)

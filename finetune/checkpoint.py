@@ -71,11 +71,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, name: str = "last") ->
             save_file(_contiguous(getattr(checkpoint, kind)), temporary / f"{kind}.safetensors")
     torch.save({"optimizer": checkpoint.optimizer, "scaler": checkpoint.scaler}, temporary / "optimizer.pt")
     (temporary / "state.json").write_text(json.dumps(checkpoint.counters) + "\n", encoding="utf-8")
-    last, old = folder / name, folder / f".{name}.old"
+    state, old = folder / name, folder / f".{name}.old"
     shutil.rmtree(old, ignore_errors=True)
-    if last.exists():
-        last.rename(old)
-    temporary.rename(last)
+    if state.exists():
+        state.rename(old)
+    temporary.rename(state)
     shutil.rmtree(old, ignore_errors=True)
 
 

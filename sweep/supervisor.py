@@ -92,7 +92,6 @@ class Supervisor:
             for cell in request.cells
         }
         self._design = Design(folder, sweep) if sweep.design == "adaptive" else None
-
         self._trunks = Trunks(request, folder.trials, self._studies)
         self._starts = Starts(sweep.start_from, request.cells, self._studies, sweep.storage)
         costs = zip(request.cells, expected_costs(request), strict=True)
@@ -287,8 +286,8 @@ class Supervisor:
 
     def _values(self, cell: Cell, asked: Asked, changes: dict[str, Any]) -> str:
         """What a trial was sampled with, its fold or its budget as a branch, and what an attempt changes."""
-        shown = ("dataset.fold", "budget.max_steps")
-        own = {key: value for key, value in self._derived(cell, asked).items() if key in shown}
+        member_keys = ("dataset.fold", "budget.max_steps")
+        own = {key: value for key, value in self._derived(cell, asked).items() if key in member_keys}
         values = asked.values | own | changes
         return f" ({', '.join(f'{key}={_short(value)}' for key, value in values.items())})" if values else ""
 

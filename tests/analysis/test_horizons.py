@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 import json
 from pathlib import Path
+import shutil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,6 +177,16 @@ def test_otherwise_the_constant_learning_rate_stays(tmp_path: Path, planted: Pla
     row = analyse(load_study(plant(tmp_path / "s", planted))).recommendation.cells[0]
     assert row.status == "ok" and words in row.reason
     assert row.hyperparameters["schedule"] == "constant" and "horizon" not in row.hyperparameters
+
+
+def test_branches_without_their_trunk_have_nothing_to_compare_with(tmp_path: Path) -> None:
+    root = plant(tmp_path / "alone", Planted())
+    shutil.rmtree(root / "trials" / "0000-trunk")
+    (row,) = analyse(load_study(root)).recommendation.cells
+    assert "there is no trunk at constant learning rate to compare with" in row.reason
+    assert row.schedules is not None and row.schedules["better"] is None
+    losses = row.schedules["warmup_stable_decay"]["losses"]
+    assert [item["steps"] for item in losses] == list(BUDGETS)
 
 
 def test_three_budgets_are_refused(tmp_path: Path) -> None:
