@@ -7,6 +7,8 @@ import json
 import math
 from typing import Any
 
+import orjson
+
 
 @dataclass(frozen=True)
 class Point:
@@ -104,7 +106,7 @@ def _records(lines: list[str]) -> Iterator[tuple[str, Any]]:
     values: list[Any] = []
     if all(line.startswith("{") and line.rstrip().endswith("}") for line in lines):
         with contextlib.suppress(ValueError):
-            values = json.loads(f"[{','.join(lines)}]")
+            values = orjson.loads(f"[{','.join(lines)}]")
     return zip(lines, values if len(values) == len(lines) else [None] * len(lines), strict=True)
 
 

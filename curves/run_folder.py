@@ -99,25 +99,34 @@ class Verdict:
 Record = TypeVar("Record", Status, Verdict)
 
 
+class _Inside:
+    """A path in a run folder, made when it is asked for: of thousands of folders few are."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: "RunFolder", owner: type) -> Path:
+        return folder.path / self._name
+
+
 class RunFolder:
     """Paths and contents of one run folder."""
 
+    config = _Inside("config.yaml")
+    overrides = _Inside("overrides.yaml")
+    run = _Inside("run.json")
+    panel = _Inside("panel.json")
+    curve = _Inside("curve.jsonl")
+    status = _Inside("status.json")
+    verdict = _Inside("verdict.json")
+    attempts = _Inside("attempts.jsonl")
+    log = _Inside("log.txt")
+    samples = _Inside("samples")
+    checkpoints = _Inside("checkpoints")
+    stop_request = _Inside("stop.json")  # {"outcome": "pruned" | "stopped" | "preempted", "reason": ...}
+
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.config = self.path / "config.yaml"
-        self.overrides = self.path / "overrides.yaml"
-        self.run = self.path / "run.json"
-        self.panel = self.path / "panel.json"
-        self.curve = self.path / "curve.jsonl"
-        self.status = self.path / "status.json"
-        self.verdict = self.path / "verdict.json"
-        self.attempts = self.path / "attempts.jsonl"
-        self.log = self.path / "log.txt"
-        self.samples = self.path / "samples"
-        self.checkpoints = self.path / "checkpoints"
-        self.stop_request = (
-            self.path / "stop.json"
-        )  # {"outcome": "pruned" | "stopped" | "preempted", "reason": ...}
 
     def adapter(self, kind: str, form: str = "diffusers") -> Path:
         """The file of an adapter's weights.
